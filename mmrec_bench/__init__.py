@@ -1,0 +1,1 @@
+"""Evaluation framework for multimodal (text + image) recommendation with language models."""

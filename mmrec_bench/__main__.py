@@ -1,0 +1,5 @@
+"""`python -m mmrec_bench` is `mmrec-bench`."""
+
+from mmrec_bench.cli import main
+
+main()

@@ -1,0 +1,188 @@
+"""Settings: strict models beside each component, and the RunConfig that a command line builds."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mmrec_bench.errors import ConfigError, did_you_mean
+
+C = TypeVar("C", bound="ComponentConfig")
+
+
+class ComponentConfig(BaseModel):
+    """Base of every component's options: typed, immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ProtocolConfig(ComponentConfig):
+    """How a data set is filtered, split and asked; part of every result's identity."""
+
+    split: Literal["leave-one-out", "user-ratio", "random-ratio", "global-time"] = Field(
+        "leave-one-out",
+        description="leave-one-out leaks across users in time; global-time does not",
+    )
+    ratios: tuple[float, float, float] = Field(
+        (0.8, 0.1, 0.1), description="train, validation, test shares of the ratio and time splits"
+    )
+    k_core: int = Field(5, ge=0, description="drop users and items with fewer interactions")
+    min_rating: float | None = Field(None, description="keep interactions rated at least this")
+    repeats: Literal["first", "last", "keep"] = Field(
+        "first", description="which of a user's repeated interactions with one item are kept"
+    )
+    history_length: int = Field(50, ge=1, description="newest items of the history shown")
+    validation_in_history: bool = Field(
+        default=True, description="test histories end with the validation items"
+    )
+    candidates: Literal["uniform", "popular", "full", "file"] = Field(
+        "uniform", description="how negatives are drawn; full = rank the whole catalog"
+    )
+    n_candidates: int = Field(20, ge=2, description="size of a candidate set, targets included")
+    candidates_file: Path | None = Field(
+        None, description="JSONL lines {user, candidates: [item ids]} for candidates=file"
+    )
+    mask_seen: bool = Field(default=True, description="leave seen items out of the ranking")
+    ties_in_time: Literal["file", "shuffle"] = Field(
+        "file", description="order of a user's interactions at one time"
+    )
+    permute_ids: bool = Field(
+        default=True, description="renumber items by seed, so that numbers tell nothing"
+    )
+    data_seed: int = Field(0, ge=0, description="seed of the split, the permutation and candidates")
+
+    @model_validator(mode="after")
+    def _check(self) -> "ProtocolConfig":
+        if min(self.ratios) < 0 or abs(sum(self.ratios) - 1) > 1e-6 or self.ratios[2] == 0:
+            raise ValueError(f"ratios {self.ratios} must be >= 0, sum to 1 and leave a test share")
+        if (self.candidates == "file") != (self.candidates_file is not None):
+            raise ValueError("candidates_file goes with candidates=file, and the reverse")
+        return self
+
+
+class Component(ComponentConfig):
+    """A registered name and the options that differ from its defaults."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: object) -> object:
+        """Accept `name` and `{name: ..., option: value, ...}`, as configuration files write it."""
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and "options" not in value:
+            options = dict(value)
+            return {"name": options.pop("name", None), "options": options}
+        return value
+
+
+DEFAULT_METRICS = ("ndcg@10", "hit_rate@1", "hit_rate@5", "hit_rate@10", "mrr@10", "auc")
+
+
+class RunConfig(ComponentConfig):
+    """One run as asked for: components with their options, protocol, seed.
+
+    A configuration file has the same shape; a component is a name or a mapping with `name` and
+    its options.
+    """
+
+    model: Component
+    dataset: Component
+    instructions: Component = Component(name="ranking")
+    encoder: Component | None = Component(name="image-tags")
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    protocol: ProtocolConfig = ProtocolConfig()
+    seed: int = Field(0, ge=0, description="seed of the model; protocol.data_seed is the data's")
+    limit_cases: int | None = Field(None, ge=1, description="score only the first n test cases")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], overrides: Iterable[str] = ()) -> "RunConfig":
+        """Validate a configuration with `section.key=value` overrides laid over it.
+
+        Raises:
+            ConfigError: unknown section or key, or a value of the wrong type.
+        """
+        return build_config(cls, merge_overrides(values, overrides), "")
+
+
+COMPONENTS = ("model", "dataset", "instructions", "encoder")
+SECTIONS = (*COMPONENTS, "protocol")
+"""Sections of a configuration that `-o section.key=value` reaches."""
+
+
+def build_config(cls: type[C], values: Mapping[str, Any], where: str) -> C:
+    """Validate options; one line that names the section, the key and the nearest known key.
+
+    Raises:
+        ConfigError: an unknown key or a value of the wrong type.
+    """
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(cls, where, e) for e in error.errors())) from None
+
+
+def _explain(cls: type[BaseModel], where: str, error: Mapping[str, Any]) -> str:
+    path = [str(part) for part in error["loc"]]
+    key = ".".join(([where] if where else []) + path) or "options"
+    if error["type"] != "extra_forbidden":
+        return f"{key}: {error['msg']} (got {error.get('input')!r})"
+    owner = cls
+    for part in path[:-1]:
+        annotation = owner.model_fields[part].annotation if part in owner.model_fields else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            owner = annotation
+    return f"unknown option {key}{did_you_mean(path[-1], owner.model_fields)}"
+
+
+def parse_override(text: str) -> tuple[str, str, Any]:
+    """Split `section.key=value`; the value is read as YAML, so 3, true, [a, b] are typed.
+
+    Raises:
+        ConfigError: not of that form.
+    """
+    name, equals, value = text.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise ConfigError(f"option {text!r} is not of the form section.key=value")
+    try:
+        return section, key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        return section, key, value
+
+
+def merge_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return the configuration with `section.key=value` overrides laid over it."""
+    merged = dict(values)
+    for text in overrides:
+        section, key, value = parse_override(text)
+        if section not in SECTIONS:
+            raise ConfigError(
+                f"unknown section {section!r} in {text!r}{did_you_mean(section, SECTIONS)}"
+            )
+        old = merged.get(section)
+        if old is None and section in COMPONENTS:
+            default = RunConfig.model_fields[section].get_default()
+            old = getattr(default, "name", None)
+        merged[section] = {**({"name": old} if isinstance(old, str) else old or {}), key: value}
+    return merged
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a configuration file: a mapping of sections.
+
+    Raises:
+        ConfigError: missing, not YAML, or not a mapping.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"cannot read configuration {path}: {reason}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"configuration {path} holds a {type(data).__name__}, not a mapping")
+    return data

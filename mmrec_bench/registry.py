@@ -1,0 +1,169 @@
+"""Names of components: light entries, one owner a name, imported on use."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mmrec_bench.errors import ConfigError, PluginError, UnknownNameError
+
+if TYPE_CHECKING:
+    from mmrec_bench.config import ComponentConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A model that is run beside another in the same call.
+
+    Attributes:
+        name: a registered model.
+        inherits: options copied from the main model, e.g. ("backbone",).
+    """
+
+    name: str
+    inherits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A registered component, before its class is imported.
+
+    Attributes:
+        name: as written on the command line.
+        target: "package.module:Class".
+        summary: one line for `list`.
+        options: preset over the defaults of the class's Config.
+        extra: what `pip install` brings what the class needs, e.g. "mmrec-bench[efficientnet]".
+        baselines: models only: what is run beside it unless --no-baselines.
+    """
+
+    name: str
+    target: str
+    summary: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    extra: str | None = None
+    baselines: tuple[Baseline, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """An entry and the distribution that registered it."""
+
+    entry: Entry
+    owner: str
+
+
+class Registry:
+    """Entries of one kind, by name."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._owned: dict[str, Owned] = {}
+
+    def check(self, entry: Entry, owner: str) -> None:
+        """Raise PluginError when the entry is malformed or its name has an owner already."""
+        if not isinstance(entry, Entry):
+            raise PluginError(f"{owner} registered {entry!r} as a {self.kind}, expected an Entry")
+        if entry.target.count(":") != 1:
+            raise PluginError(
+                f"{owner}: {self.kind} {entry.name!r} has target {entry.target!r}, "
+                'expected "package.module:Class"'
+            )
+        if (old := self._owned.get(entry.name)) is not None:
+            raise PluginError(
+                f"the {self.kind} name {entry.name!r} is registered twice: by {old.owner} "
+                f"({old.entry.target}) and by {owner} ({entry.target}); uninstall one of them"
+            )
+
+    def add(self, entry: Entry, owner: str) -> None:
+        """Register a name; PluginError as in `check`."""
+        self.check(entry, owner)
+        self._owned[entry.name] = Owned(entry, owner)
+
+    def __iter__(self) -> Iterator[Owned]:
+        return iter(self._owned[name] for name in sorted(self._owned))
+
+    def __len__(self) -> int:
+        return len(self._owned)
+
+    def names(self) -> list[str]:
+        """Return all names, sorted."""
+        return sorted(self._owned)
+
+    def find(self, name: str) -> Owned:
+        """Return the entry and its owner.
+
+        Raises:
+            UnknownNameError: lists what is known and the nearest.
+        """
+        if name not in self._owned:
+            raise UnknownNameError(self.kind, name, self._owned)
+        return self._owned[name]
+
+    def load(self, name: str) -> type[Any]:
+        """Import the class behind a name.
+
+        Raises:
+            UnknownNameError: not registered.
+            PluginError: names the distribution and why the import failed.
+        """
+        owned = self.find(name)
+        module, _, attribute = owned.entry.target.partition(":")
+        try:
+            cls = getattr(import_module(module), attribute)
+        except Exception as error:
+            extra = owned.entry.extra
+            hint = f"; pip install '{extra}'" if extra and isinstance(error, ImportError) else ""
+            raise PluginError(
+                f"{self.kind} {name!r} of {owned.owner} cannot be loaded from "
+                f"{owned.entry.target}: {type(error).__name__}: {error}{hint}"
+            ) from error
+        from mmrec_bench.config import ComponentConfig  # noqa: PLC0415 - pydantic: not at start
+
+        if not issubclass(getattr(cls, "Config", object), ComponentConfig):
+            raise PluginError(
+                f"{self.kind} {name!r} of {owned.owner}: {owned.entry.target} has no "
+                "`class Config(ComponentConfig)`"
+            )
+        return cls  # type: ignore[no-any-return]
+
+    def configure(self, name: str, options: Mapping[str, Any], where: str) -> "ComponentConfig":
+        """Build the component's Config from its preset and the options given.
+
+        Raises:
+            ConfigError: names the section, the key and the nearest known key.
+        """
+        from mmrec_bench.config import build_config  # noqa: PLC0415 - pydantic: not at start
+
+        entry = self.find(name).entry
+        config: ComponentConfig = build_config(
+            self.load(name).Config, {**entry.options, **options}, where
+        )
+        return config
+
+    def create(self, name: str, config: "ComponentConfig") -> Any:  # noqa: ANN401
+        """Build the component from its validated Config."""
+        return self.load(name)(config)
+
+
+def split_cutoff(name: str) -> tuple[str, dict[str, int]]:
+    """Split a metric's name: "ndcg@10" -> ("ndcg", {"k": 10}); "auc" -> ("auc", {}).
+
+    Raises:
+        ConfigError: the cutoff is not a positive whole number.
+    """
+    family, at, k = name.partition("@")
+    if not at:
+        return family, {}
+    if not k.isdigit() or int(k) < 1:
+        raise ConfigError(f"metric {name!r}: the cutoff {k!r} is not a positive whole number")
+    return family, {"k": int(k)}
+
+
+def check_unique(names: Iterable[str], what: str) -> None:
+    """Raise ConfigError when a name is given twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ConfigError(f"{what} {name!r} is given twice")
+        seen.add(name)

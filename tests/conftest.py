@@ -1,0 +1,28 @@
+"""Fixtures for all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_SHARED = Path(os.environ.get("MMREC_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the checkout; tests that need it skip where it is absent."""
+    if not _SHARED.is_dir():
+        pytest.skip(f"real data is not at {_SHARED}; set MMREC_TEST_DATA")
+    return _SHARED
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the user's cache, data and hub out of every test; one cache for the whole session."""
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("MMREC_CACHE", str(cache))
+    monkeypatch.delenv("MMREC_DATA", raising=False)
+    monkeypatch.delenv("MMREC_CHATGLM2", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(cache / "huggingface"))
+    return cache

@@ -1,0 +1,112 @@
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from mmrec_bench.errors import ConfigError, PluginError, UnknownNameError
+from mmrec_bench.plugins import Found, Plugins, find_entry_points, installed, load
+from mmrec_bench.registry import Entry, Registry, check_unique, split_cutoff
+
+
+@pytest.fixture
+def plugin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def load_module(folder: Path, name: str, source: str) -> Plugins:
+    (folder / f"{name}.py").write_text(source)
+    sys.modules.pop(name, None)
+    stranger = Found(EntryPoint(name, name, "mmrec_bench"), f"dist-{name}", "1.0")
+    return load([*find_entry_points(), stranger])
+
+
+REGISTERS = """
+from mmrec_bench.hookspecs import hookimpl
+from mmrec_bench.registry import Entry
+
+@hookimpl
+def mmrec_register_models():
+    return [Entry({name!r}, {target!r}, "a test")]
+"""
+
+
+MISSPELT = REGISTERS.format(name="x", target="a:B").replace("_models", "_model")
+
+
+def test_the_built_ins_come_through_the_entry_point_group() -> None:
+    plugins = installed()
+    assert not plugins.broken
+    assert {"random", "popularity", "chatglm2-ptv2", "lm-ptv2", "lm-lora", "lm-zero-shot"} <= set(
+        plugins["model"].names()
+    )
+    assert {one.distribution for one in plugins.loaded} >= {"mmrec-bench"}
+
+
+@pytest.mark.parametrize("kind", ["dataset", "instructions", "encoder", "model", "metric"])
+def test_every_registered_class_can_be_imported(kind: str) -> None:
+    registry = installed()[kind]
+    for owned in registry:
+        assert registry.load(owned.entry.name).Config is not None
+
+
+def test_a_stranger_registers_through_the_same_door(plugin_folder: Path) -> None:
+    source = REGISTERS.format(name="stranger", target="no_such_module:Model")
+    plugins = load_module(plugin_folder, "good_plugin", source)
+    assert plugins["model"].find("stranger").owner == "dist-good_plugin"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import no_such_package_anywhere", "ModuleNotFoundError"),
+        ("raise SystemError('boom')", "SystemError: boom"),
+        (REGISTERS.format(name="popularity", target="a:B"), "registered twice: by mmrec-bench"),
+        (REGISTERS.format(name="bad", target="no-colon"), "package.module:Class"),
+        (MISSPELT, "unknown hook"),
+        (REGISTERS.replace('Entry({name!r}, {target!r}, "a test")', "'text'"), "expected an Entry"),
+    ],
+)
+def test_a_broken_plugin_is_named_and_the_rest_goes_on(
+    source: str, reason: str, plugin_folder: Path
+) -> None:
+    plugins = load_module(plugin_folder, "bad_plugin", source)
+    assert [one.name for one in plugins.broken] == ["bad_plugin"]
+    assert plugins.broken[0].distribution == "dist-bad_plugin"
+    assert reason in plugins.broken[0].reason
+    assert "popularity" in plugins["model"].names()
+
+
+def test_a_plugin_with_one_bad_entry_registers_nothing(plugin_folder: Path) -> None:
+    source = REGISTERS.format(name="fine", target="a:B").replace(
+        '"a test")]', '"a test"), Entry("popularity", "a:B", "clash")]'
+    )
+    plugins = load_module(plugin_folder, "half_plugin", source)
+    assert plugins.broken
+    assert "fine" not in plugins["model"].names()
+
+
+def test_an_unknown_name_lists_what_is_known_and_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"did you mean 'popularity'.*known: .*random"):
+        installed()["model"].find("popularty")
+
+
+def test_a_class_that_cannot_be_imported_names_its_distribution() -> None:
+    registry = Registry("model")
+    registry.add(Entry("gone", "no_such_module:Gone", "x", extra="gone[all]"), "dist-gone")
+    with pytest.raises(PluginError, match=r"'gone' of dist-gone .*pip install 'gone\[all\]'"):
+        registry.load("gone")
+
+
+def test_metric_names_carry_their_cutoff() -> None:
+    assert split_cutoff("ndcg@10") == ("ndcg", {"k": 10})
+    assert split_cutoff("auc") == ("auc", {})
+    for bad in ("ndcg@", "ndcg@0", "ndcg@ten", "ndcg@-1"):
+        with pytest.raises(ConfigError, match="cutoff"):
+            split_cutoff(bad)
+
+
+def test_a_name_given_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="twice"):
+        check_unique(["a", "b", "a"], "metric")
