@@ -17,7 +17,7 @@ LAYERS = [
     {"runfolder"},
     {"runner", "leaderboard"},
     {"tables", "testing"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 
 

@@ -1,0 +1,118 @@
+"""The command line: one file a command, imported when it is called."""
+
+import errno
+import logging
+import os
+import sys
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from mmrec_bench.errors import MMRecError, did_you_mean
+
+COMMANDS = {
+    "run": "run a model on a data set and write its record",
+    "evaluate": "measure stored predictions again, without the model",
+    "leaderboard": "turn records into a CSV table",
+    "list": "list registered data sets, builders, encoders, models or metrics",
+    "plugins": "list plugins with versions, and the broken ones with reasons",
+    "show": "show the record of a run",
+    "doctor": "say what this machine offers and where weights and data were looked for",
+    "data": "fetch a data set from its publisher",
+}
+"""Command -> its line in --help; the module of the same name is imported when it is called."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when that command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the built-in commands in the order of use, then those of plugins."""
+        return [*COMMANDS, *sorted(set(super().list_commands(ctx)) - set(COMMANDS))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name in COMMANDS:
+            module = import_module(f"mmrec_bench.cli.{cmd_name.replace('list', 'listing')}")
+            command: click.Command = module.command
+            return command
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command when one is unknown."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            hint = did_you_mean(args[0], self.list_commands(ctx))
+            raise click.UsageError(f"unknown command {args[0]!r}{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        rows = list(COMMANDS.items())
+        for name in super().list_commands(ctx):
+            command = super().get_command(ctx, name)
+            if command is not None and name not in COMMANDS:
+                rows.append((name, command.get_short_help_str()))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with: mmrec-bench run --model chatglm2-ptv2 --dataset amazon",
+)
+@click.version_option(package_name="mmrec-bench")
+@click.option("--debug", is_flag=True, help="Print the traceback of an error.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no notices, only results.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool, quiet: bool) -> None:
+    """Evaluate multimodal recommenders and language models under one protocol."""
+    ctx.obj = {"debug": debug, "quiet": quiet}
+    _set_up_output(quiet=quiet, debug=debug)
+
+
+def _set_up_output(*, quiet: bool, debug: bool) -> None:
+    from mmrec_bench.progress import set_mode  # noqa: PLC0415 - not needed by --help
+
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr, force=True)
+    level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
+    logging.getLogger("mmrec_bench").setLevel(level)
+    set_mode("quiet" if quiet else None)
+
+
+def main() -> NoReturn:
+    """Run the command line; errors made on purpose are one line and an exit code."""
+    from mmrec_bench.plugins import installed  # noqa: PLC0415 - lets `import mmrec_bench.cli` be cheap
+
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    debug = "--debug" in sys.argv
+    try:
+        installed().manager.hook.mmrec_register_commands(cli=cli)
+        cli.main(standalone_mode=True)
+    except MMRecError as error:
+        _fail(error, str(error), error.exit_code, debug=debug)
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader of our output went away, e.g. `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+            raise
+        _fail(error, f"cannot write {error.filename or 'a file'}: {error.strerror}", 1, debug=debug)
+    sys.exit(0)
+
+
+def _fail(error: BaseException, line: str, code: int, *, debug: bool) -> NoReturn:
+    if debug:
+        raise error
+    click.echo(f"error: {line}", err=True)
+    sys.exit(code)
+
+
+def echo_json(value: Any) -> None:  # noqa: ANN401 - anything JSON can hold
+    """Print a value as JSON on stdout."""
+    import json  # noqa: PLC0415 - only for --json
+
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,134 @@
+"""`mmrec-bench run`: the main job."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from mmrec_bench import runner
+from mmrec_bench.cli import echo_json
+from mmrec_bench.config import RunConfig, read_yaml
+from mmrec_bench.paths import data_root as default_data_root
+from mmrec_bench.plugins import installed
+from mmrec_bench.tables import run_table
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command(
+    epilog="Examples:  mmrec-bench run --model popularity --dataset movielens "
+    "-o protocol.candidates=full   |   mmrec-bench run --config configs/amazon/chatglm2-ptv2.yaml"
+)
+@click.option("--model", "-m", help="A registered model; see `mmrec-bench list models`.")
+@click.option("--dataset", "-d", help="A registered data set; see `mmrec-bench list datasets`.")
+@click.option("--instructions", help="A registered instruction builder.  [default: ranking]")
+@click.option("--metrics", help="Comma-separated, e.g. ndcg@10,recall@20,auc.")
+@click.option("--protocol", help="leave-one-out | user-ratio | random-ratio | global-time")
+@click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="A YAML configuration."
+)
+@click.option(
+    "overrides",
+    "-o",
+    "--option",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Set one option, e.g. -o model.backbone=smollm2 -o protocol.n_candidates=50.",
+)
+@click.option("--seed", type=int, help="Seed of the model.  [default: 0]")
+@click.option(
+    "--data-root",
+    type=_FOLDER,
+    help="Where the data set's files lie.  [default: $MMREC_DATA, data]",
+)
+@click.option("--results", type=_FOLDER, default=Path("results"), show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto | cpu | cuda | cuda:1 ...")
+@click.option("--limit-cases", type=int, help="Score only the first n test cases.")
+@click.option(
+    "--resume/--fresh", default=True, help="Go on where a killed run stopped, or start anew."
+)
+@click.option(
+    "--baselines/--no-baselines", default=True, help="Run the model's baselines in the same call."
+)
+@click.option("--dry-run", is_flag=True, help="Print the resolved run and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
+def command(
+    model: str | None,
+    dataset: str | None,
+    instructions: str | None,
+    metrics: str | None,
+    protocol: str | None,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    data_root: Path | None,
+    results: Path,
+    device: str,
+    limit_cases: int | None,
+    resume: bool,
+    baselines: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Run a model on a data set, beside its baselines, and write records and predictions.
+
+    A run that was killed and is started again goes on where it stopped and gives the same record.
+    """
+    chosen = {
+        "model": model,
+        "dataset": dataset,
+        "instructions": instructions,
+        "metrics": metrics,
+        "protocol": protocol,
+        "seed": seed,
+        "limit_cases": limit_cases,
+    }
+    run_config = resolve_config(config, chosen, overrides)
+    root = data_root or default_data_root()
+    workspace = runner.Workspace(results, root, device, fresh=not resume)
+    plugins = installed()
+    runner.check_config(run_config, plugins)
+    task = runner.prepare(run_config, workspace, plugins)
+    planned = runner.plan(task, workspace, plugins, baselines=baselines)
+    if dry_run:
+        specs = [one.spec.model_dump(mode="json") | {"run_id": one.spec.run_id} for one in planned]
+        if as_json:
+            echo_json(specs)
+        else:
+            click.echo(yaml.safe_dump_all(specs, sort_keys=False, allow_unicode=True), nl=False)
+        return
+    finished, failures = runner.run_all(planned, task, workspace, plugins)
+    if as_json:
+        echo_json([one.record.model_dump(mode="json") for one in finished])
+    else:
+        click.echo(run_table(finished))
+    if failures:
+        sys.exit(1)
+
+
+def resolve_config(
+    path: Path | None, chosen: dict[str, Any], overrides: tuple[str, ...]
+) -> RunConfig:
+    """Lay the command line's choices over the configuration file.
+
+    Raises:
+        ConfigError: no model or data set, an unknown key, or a value of the wrong type.
+    """
+    values: dict[str, Any] = read_yaml(path) if path is not None else {}
+    for key, value in chosen.items():
+        if value is None:
+            continue
+        if key == "metrics":
+            values[key] = tuple(name.strip() for name in value.split(","))
+        elif key == "protocol":
+            values[key] = {**(values.get(key) or {}), "split": value}
+        else:
+            values[key] = value
+    for key in ("model", "dataset"):
+        if key not in values:
+            raise click.UsageError(
+                f"--{key} is missing; `mmrec-bench list {key}s` shows what there is"
+            )
+    return RunConfig.parse(values, overrides)

@@ -1,0 +1,212 @@
+"""What a run leaves behind: its spec, hashed into run_id, and its record."""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mmrec_bench.errors import StorageError
+from mmrec_bench.files import atomic_write
+
+SCHEMA_VERSION = 1
+_PACKAGES = ("mmrec-bench", "numpy", "pillow", "torch", "transformers", "peft", "sentencepiece")
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ComponentSpec(_Value):
+    """A component as it really ran: every option spelled out."""
+
+    name: str
+    options: dict[str, Any] = {}
+    fingerprint: str = ""
+
+
+class DatasetSpec(_Value):
+    """A data set by name and content hash."""
+
+    name: str
+    version: str
+
+
+class RunSpec(_Value):
+    """Everything that decides a run's predictions; hashed into run_id.
+
+    Metrics are not in it: they are computed from the predictions and can be computed again.
+    Device and paths are not in it either: they stand in the record's environment.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    dataset: DatasetSpec
+    protocol: dict[str, Any]
+    candidates_hash: str
+    model: ComponentSpec
+    instructions: ComponentSpec | None
+    encoder: ComponentSpec | None
+    seed: int
+    limit_cases: int | None
+
+    @property
+    def hash(self) -> str:
+        """Return the hex SHA-256 of the canonical JSON."""
+        return fingerprint(self.model_dump(mode="json"))
+
+    @property
+    def run_id(self) -> str:
+        """Return e.g. `chatglm2-ptv2-s0-1f0c2a9b44`."""
+        return f"{self.model.name}-s{self.seed}-{self.hash[:10]}"
+
+    @property
+    def protocol_id(self) -> str:
+        """Return a short hash of all that must be equal for two rows to be ranked together."""
+        shared = (self.dataset.model_dump(), self.protocol, self.candidates_hash, self.limit_cases)
+        return fingerprint(shared)[:8]
+
+
+class Interval(_Value):
+    """A metric with its bootstrap interval over cases; None = undefined."""
+
+    value: float | None
+    n: int
+    low: float | None
+    high: float | None
+    higher_is_better: bool = True
+
+
+class RunRecord(_Value):
+    """One run's outcome. The leaderboard is a pure function of these."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    created: str
+    spec: RunSpec
+    counts: dict[str, int]
+    card: dict[str, Any]
+    facts: dict[str, str | int | float]
+    metrics: dict[str, Interval]
+    resources: dict[str, float | int | None]
+    environment: dict[str, str]
+    digest: str
+
+    @property
+    def title(self) -> str:
+        """Return the model's name with the backbone that really ran, where it has one."""
+        backbone = self.facts.get("backbone")
+        return f"{self.spec.model.name} [{backbone}]" if backbone else self.spec.model.name
+
+    def expected_digest(self) -> str:
+        """Hash what a rerun must reproduce: spec, counts, metrics (times are left out)."""
+        return digest(self.spec, self.counts, self.metrics)
+
+
+def fingerprint(value: object) -> str:
+    """Return the hex SHA-256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest(spec: RunSpec, counts: Mapping[str, int], metrics: Mapping[str, Interval]) -> str:
+    """Return the hash of a record's reproducible part."""
+    values = {name: interval.model_dump() for name, interval in metrics.items()}
+    return fingerprint([spec.hash, dict(counts), values])
+
+
+def finite(value: float) -> float | None:
+    """Return the value, or None where it is undefined: JSON has no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def environment(device: str) -> dict[str, str]:
+    """Describe the machine and the versions; never a variable's value."""
+    facts = {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processors": str(os.cpu_count()),
+        "device": device,
+    }
+    for package in _PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        facts["threads"] = str(torch.get_num_threads())
+    return facts
+
+
+def now() -> str:
+    """Return the present UTC time, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_record(results: Path, record: RunRecord) -> Path:
+    """Write a record atomically to records/<dataset>/<model>/<run_id>.json; return the path."""
+    path = record_path(results, record.spec)
+    atomic_write(path, (record.model_dump_json(indent=2) + "\n").encode())
+    return path
+
+
+def record_path(results: Path, spec: RunSpec) -> Path:
+    """Return where the record of a spec lies."""
+    return results / "records" / spec.dataset.name / spec.model.name / f"{spec.run_id}.json"
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read and check a record.
+
+    Raises:
+        StorageError: not a record, another schema, or changed since it was written.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise StorageError(f"{path} cannot be read as a record: {error}") from None
+    found = raw.get("schema_version") if isinstance(raw, dict) else None
+    if found != SCHEMA_VERSION:
+        raise StorageError(
+            f"{path} has schema_version {found!r}, this version reads {SCHEMA_VERSION}; "
+            "run it again or use the version that wrote it"
+        )
+    try:
+        record = RunRecord.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StorageError(f"{path} is not a record: {where}: {first['msg']}") from None
+    if record.run_id != record.spec.run_id or record.digest != record.expected_digest():
+        raise StorageError(f"{path} was changed after it was written: its hash does not match")
+    return record
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def record_files(results: Path) -> Iterator[Path]:
+    """Yield the record files below a results folder (or a folder of records), sorted."""
+    folder = results / "records"
+    yield from sorted((folder if folder.is_dir() else results).rglob("*.json"))
+
+
+def read_records(results: Path) -> list[RunRecord]:
+    """Read all records below a results folder.
+
+    Raises:
+        StorageError: the first record that cannot be believed, or none at all.
+    """
+    records = [read_record(path) for path in record_files(results)]
+    if not records:
+        raise StorageError(f"no records below {results}; `mmrec-bench run` writes them")
+    return records

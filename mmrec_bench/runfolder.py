@@ -1,0 +1,216 @@
+"""The folder of one run: claimed by a lock, holding spec, model, checkpoints and predictions."""
+
+import json
+import logging
+import resource
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from mmrec_bench.config import RunConfig
+from mmrec_bench.errors import StorageError
+from mmrec_bench.evaluation import Interval as MeasuredInterval
+from mmrec_bench.files import LockHolder, atomic_write, locked
+from mmrec_bench.predictions import Predictions
+from mmrec_bench.records import (
+    Interval,
+    RunRecord,
+    RunSpec,
+    digest,
+    environment,
+    finite,
+    now,
+    write_record,
+)
+from mmrec_bench.types import RecData, Split
+
+log = logging.getLogger("mmrec_bench")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for in a run folder."""
+
+    spec: RunSpec
+    config: RunConfig
+    data_root: Path
+
+
+def read_request(results: Path, run_id: str) -> Request:
+    """Read what a run folder was made for.
+
+    Raises:
+        StorageError: there is no such run here, or its files are torn.
+    """
+    folder = results / "runs" / run_id
+    if not (folder / "spec.json").exists():
+        raise StorageError(
+            f"no predictions of {run_id!r} below {results / 'runs'}; they stay on the machine that "
+            "made them, so run it again here"
+        )
+    try:
+        spec = RunSpec.model_validate_json((folder / "spec.json").read_bytes())
+        request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+        config = RunConfig.model_validate(request["config"])
+        return Request(spec, config, Path(request["data_root"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise StorageError(f"{folder} is torn: {error}; run it again with --fresh") from None
+
+
+class RunFolder:
+    """results/runs/<run_id>/, while this process holds its lock."""
+
+    def __init__(self, results: Path, spec: RunSpec) -> None:
+        self.results, self.spec = results, spec
+        self.path = results / "runs" / spec.run_id
+        self.predictions = self.path / "predictions"
+        self.model = self.path / "model"
+        self.scratch = self.path / "scratch"
+
+    @classmethod
+    @contextmanager
+    def claim(
+        cls,
+        results: Path,
+        spec: RunSpec,
+        config: RunConfig,
+        data_root: Path,
+        *,
+        fresh: bool = False,
+    ) -> Iterator[Self]:
+        """Hold the run's lock; a process that dies loses it. Waits while another one runs it.
+
+        Raises:
+            StorageError: the folder belongs to another spec.
+        """
+        folder = cls(results, spec)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with locked(folder.path, on_wait=lambda who: _say_waiting(folder.path, who)):
+            folder.check_spec()
+            if fresh:
+                folder.clear()
+            request = {
+                "config": config.model_dump(mode="json"),
+                "data_root": str(data_root.absolute()),
+            }
+            atomic_write(folder.path / "spec.json", spec.model_dump_json(indent=2).encode())
+            atomic_write(folder.path / "request.json", json.dumps(request, indent=2).encode())
+            folder.scratch.mkdir(exist_ok=True)
+            yield folder
+
+    def check_spec(self) -> None:
+        """Refuse a folder in which another spec ran."""
+        path = self.path / "spec.json"
+        if not path.exists():
+            return
+        try:
+            found = RunSpec.model_validate_json(path.read_bytes()).hash
+        except ValueError:
+            log.warning("%s is torn and is written anew", path)
+            return
+        if found != self.spec.hash:
+            raise StorageError(
+                f"{self.path} belongs to another run: its spec has hash {found[:10]}, this one "
+                f"{self.spec.hash[:10]}; use --fresh to clear it or another --results folder"
+            )
+
+    def clear(self) -> None:
+        """Remove everything but the lock."""
+        for path in (self.predictions, self.model, self.scratch):
+            shutil.rmtree(path, ignore_errors=True)
+        for name in ("timing.json", "spec.json", "request.json"):
+            (self.path / name).unlink(missing_ok=True)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether a whole model lies in the folder; it is renamed into place when complete."""
+        return (self.model / "fit.json").exists()
+
+    @contextmanager
+    def saving(self, seconds: float, facts: Mapping[str, str | int | float]) -> Iterator[Path]:
+        """Give a folder to save the model in; it takes its place only when all was written."""
+        draft = self.path / "model.draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        yield draft
+        fit = {"seconds": seconds, "facts": dict(facts)}
+        atomic_write(draft / "fit.json", json.dumps(fit, indent=2).encode())
+        shutil.rmtree(self.model, ignore_errors=True)
+        draft.rename(self.model)
+
+    def fit_report(self) -> tuple[float, dict[str, str | int | float]]:
+        """Return the seconds and facts of the fit."""
+        report = json.loads((self.model / "fit.json").read_text(encoding="utf-8"))
+        return report["seconds"], report["facts"]
+
+    def add_score_time(self, seconds: float, cases: int) -> None:
+        """Add to the seconds spent scoring, over all processes that worked on this run."""
+        before = self.score_time()
+        timing = {"seconds": before[0] + seconds, "cases": before[1] + cases}
+        atomic_write(self.path / "timing.json", json.dumps(timing).encode())
+
+    def score_time(self) -> tuple[float, int]:
+        """Return seconds and cases scored so far."""
+        try:
+            timing = json.loads((self.path / "timing.json").read_text(encoding="utf-8"))
+            return float(timing["seconds"]), int(timing["cases"])
+        except (OSError, ValueError, KeyError):
+            return 0.0, 0
+
+    def write_record(self, record: RunRecord) -> Path:
+        """Write the record and, beside the predictions, a copy of its path."""
+        path = write_record(self.results, record)
+        log.info("record: %s", path)
+        return path
+
+
+def _say_waiting(path: Path, who: LockHolder) -> None:
+    log.warning("%s is being run by %s; waiting for it (Ctrl-C to stop waiting)", path.name, who)
+
+
+def make_record(
+    spec: RunSpec,
+    data: RecData,
+    split: Split,
+    predictions: Predictions,
+    intervals: Mapping[str, MeasuredInterval],
+    better: Mapping[str, bool],
+    folder: RunFolder,
+) -> RunRecord:
+    """Put together the record of a finished run."""
+    fit_seconds, facts = folder.fit_report()
+    score_seconds, cases = folder.score_time()
+    answers = predictions.answers
+    metrics = {
+        name: Interval(
+            value=finite(one.value),
+            n=one.n,
+            low=finite(one.low),
+            high=finite(one.high),
+            higher_is_better=better[name],
+        )
+        for name, one in intervals.items()
+    }
+    counts = {**split.counts, "n_cases": len(split.test)}
+    return RunRecord(
+        run_id=spec.run_id,
+        created=now(),
+        spec=spec,
+        counts=counts,
+        card=asdict(data.card),
+        facts=facts,
+        metrics=metrics,
+        resources={
+            "fit_seconds": round(fit_seconds, 3),
+            "score_seconds": round(score_seconds, 3),
+            "cases_per_second": round(cases / score_seconds, 2) if score_seconds else None,
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "prompt_tokens": int(answers.prompt_tokens.sum()) if answers else None,
+            "answer_tokens": int(answers.answer_tokens.sum()) if answers else None,
+        },
+        environment=environment(str(facts.get("device", "cpu"))),
+        digest=digest(spec, counts, metrics),
+    )

@@ -1,0 +1,146 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mmrec_bench import leaderboard
+from mmrec_bench.errors import StorageError
+from mmrec_bench.records import (
+    ComponentSpec,
+    DatasetSpec,
+    Interval,
+    RunRecord,
+    RunSpec,
+    digest,
+    read_record,
+    read_records,
+    write_record,
+)
+
+
+def make_spec(
+    model: str = "popularity", *, seed: int = 0, n_candidates: int = 20, dataset: str = "toy"
+) -> RunSpec:
+    return RunSpec(
+        dataset=DatasetSpec(name=dataset, version="v1"),
+        protocol={
+            "split": "leave-one-out", "candidates": "uniform", "n_candidates": n_candidates,
+        },
+        candidates_hash="c1",
+        model=ComponentSpec(name=model),
+        instructions=None,
+        encoder=None,
+        seed=seed,
+        limit_cases=None,
+    )  # fmt: skip
+
+
+def make_record(spec: RunSpec, value: float | None = 0.5, backbone: str = "") -> RunRecord:
+    metrics = {"ndcg@10": Interval(value=value, n=9, low=0.4, high=0.6)}
+    counts = {"n_cases": 10, "n_items": 30}
+    return RunRecord(
+        run_id=spec.run_id,
+        created="2026-01-01T00:00:00Z",
+        spec=spec,
+        counts=counts,
+        card={},
+        facts={"backbone": backbone} if backbone else {},
+        metrics=metrics,
+        resources={"fit_seconds": 1.5},
+        environment={"device": "cpu", "mmrec-bench": "0"},
+        digest=digest(spec, counts, metrics),
+    )
+
+
+def test_a_record_is_read_back_equal(tmp_path: Path) -> None:
+    record = make_record(make_spec())
+    path = write_record(tmp_path, record)
+    assert path == tmp_path / "records" / "toy" / "popularity" / f"{record.run_id}.json"
+    assert read_record(path) == record
+
+
+def test_run_id_follows_every_part_of_the_spec() -> None:
+    specs = [make_spec(), make_spec("random"), make_spec(seed=1), make_spec(n_candidates=50)]
+    assert len({spec.hash for spec in specs}) == 4
+    assert make_spec().run_id == make_spec().run_id
+
+
+def test_the_title_names_the_backbone_that_ran() -> None:
+    record = make_record(make_spec("chatglm2-ptv2"), backbone="chatglm2-micro")
+    assert record.title == "chatglm2-ptv2 [chatglm2-micro]"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda raw: raw["metrics"]["ndcg@10"].update(value=0.99), "changed after"),
+        (lambda raw: raw["counts"].update(n_cases=99), "changed after"),
+        (lambda raw: raw["spec"].update(seed=7), "changed after"),
+        (lambda raw: raw.update(schema_version=0), "schema_version 0"),
+        (lambda raw: raw.update(surprise=1), "not a record: surprise"),
+        (lambda raw: raw.pop("digest"), "not a record: digest"),
+    ],
+)
+def test_a_record_that_was_changed_is_refused(change: object, reason: str, tmp_path: Path) -> None:
+    path = write_record(tmp_path, make_record(make_spec()))
+    raw = json.loads(path.read_text())
+    change(raw)  # type: ignore[operator]
+    path.write_text(json.dumps(raw))
+    with pytest.raises(StorageError, match=reason):
+        read_record(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"schema_version": NaN}'])
+def test_a_file_that_is_no_record_is_one_clear_line(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match=r"x\.json") as caught:
+        read_record(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_records_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no records below"):
+        read_records(tmp_path)
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    header, *lines = text.splitlines()
+    names = header.split(",")
+    return [dict(zip(names, line.split(","), strict=False)) for line in lines]
+
+
+def test_rows_are_ranked_within_a_protocol_only() -> None:
+    records = [
+        make_record(make_spec("a"), 0.2),
+        make_record(make_spec("b"), 0.9),
+        make_record(make_spec("c", n_candidates=100), 0.1),
+        make_record(make_spec("d", dataset="other"), 0.3),
+    ]
+    ranks = {row["model"]: row["rank"] for row in rows_of(leaderboard.to_csv(records))}
+    assert ranks == {"a": "2", "b": "1", "c": "1", "d": "1"}
+
+
+def test_equal_values_share_a_rank_and_undefined_is_last() -> None:
+    records = [make_record(make_spec(m), v) for m, v in (("a", 0.5), ("b", 0.5), ("c", None))]
+    ranks = {row["model"]: row["rank"] for row in rows_of(leaderboard.to_csv(records))}
+    assert ranks == {"a": "1", "b": "1", "c": "3"}
+
+
+def test_the_table_does_not_depend_on_the_order_of_records() -> None:
+    records = [make_record(make_spec(m), v) for m, v in (("a", 0.1), ("b", 0.7), ("c", 0.5))]
+    assert leaderboard.to_csv(records) == leaderboard.to_csv(records[::-1])
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_quoted() -> None:
+    text = leaderboard.to_csv([make_record(make_spec("=cmd()"))])
+    assert ",'=cmd()," in text
+
+
+def test_a_table_is_stale_when_a_record_is_added(tmp_path: Path) -> None:
+    path = tmp_path / "board.csv"
+    first = [make_record(make_spec("a"))]
+    leaderboard.write(path, leaderboard.to_csv(first))
+    assert leaderboard.is_current(path, leaderboard.to_csv(first))
+    both = [*first, make_record(make_spec("b"))]
+    assert not leaderboard.is_current(path, leaderboard.to_csv(both))
