@@ -71,7 +71,7 @@ class _LineBar:
     def advance(self, n: int = 1, **facts: float | str) -> None:
         self.tally.add(n, facts)
         now = time.monotonic()
-        if now - self.printed >= _LINE_EVERY_SECONDS:
+        if now - self.printed >= _LINE_EVERY_SECONDS and self.tally.done != self.tally.total:
             self.printed = now
             log.info("%s", self.tally.line())
 

@@ -116,8 +116,13 @@ def prepare(config: RunConfig, workspace: Workspace, plugins: Plugins) -> Task:
 def plan(
     task: Task, workspace: Workspace, plugins: Plugins, *, baselines: bool
 ) -> list[PlannedRun]:
-    """Resolve the model and, before it, its baselines; loads no weights."""
+    """Resolve the model and, before it, its baselines; loads no weights.
+
+    What was chosen for the user (a backbone, say) is told here, before anything runs.
+    """
     main = plan_one(task, task.config.model, workspace, plugins)
+    for notice in main.notices:
+        log.info("%s", notice)
     if not baselines:
         return [main]
     main_options = main.options.model_dump()
@@ -162,8 +167,6 @@ def run(planned: PlannedRun, task: Task, workspace: Workspace, plugins: Plugins)
     A run that was killed goes on where its last whole part ended; a finished one is only measured.
     """
     metrics = build_metrics(planned.config.metrics, plugins)
-    for notice in planned.notices:
-        log.info("%s", notice)
     with RunFolder.claim(
         workspace.results,
         planned.spec,
