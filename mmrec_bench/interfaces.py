@@ -41,14 +41,20 @@ class Dataset(Protocol):
         ...
 
 
+class FetchProgress(Protocol):
+    """Told how far a download is."""
+
+    def __call__(self, name: str, done: int, total: int | None) -> None:
+        """Say that `done` of `total` bytes (None = not known) of the file `name` are here."""
+        ...
+
+
 @runtime_checkable
 class Fetches(Protocol):
     """A data set that can download its own files."""
 
-    def fetch(self, root: Path, on_progress: Callable[[int], object]) -> list[Path]:
+    def fetch(self, root: Path, on_progress: FetchProgress) -> list[Path]:
         """Download the files that `load(root)` will read; return where they are.
-
-        `on_progress` is called with the number of bytes that have come since its last call.
 
         Raises:
             ConfigError: the options do not say what to fetch.
