@@ -243,3 +243,19 @@ def test_a_full_disk_is_one_clear_line_and_nothing_is_lost(root: Path, tmp_path:
     (after,) = run_popularity(root, results)
     assert after["digest"] == before["digest"]
     subprocess.run(arguments, check=True, capture_output=True)
+
+
+def test_doctor_says_what_was_looked_for_and_found(root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mmrec_bench", "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "MMREC_DATA": str(root), "OPENAI_API_KEY": "sk-secret"},
+    )
+    report = json.loads(done.stdout)
+    assert report["packages"]["torch"]
+    assert "CPU" in report["device"].get("cuda", "CPU")
+    assert "embedded sample" in report["weights and data"][f"Amazon reviews in {root}"]
+    assert any("chatglm2" in name.lower() for name in report["weights and data"])
+    assert "sk-secret" not in done.stdout

@@ -23,7 +23,7 @@ from mmrec_bench.interfaces import FetchProgress
 from mmrec_bench.paths import cache_dir
 from mmrec_bench.types import BoolArray, Catalog, DataCard, Interactions, RecData, Vocabulary
 from mmrec_plugins.datasets import pictures
-from mmrec_plugins.datasets.amazon_files import PAGES, Source, choose
+from mmrec_plugins.datasets.amazon_files import PAGES, Source, choose, find
 from mmrec_plugins.datasets.amazon_meta import META_FAULTS, Meta, read_meta
 from mmrec_plugins.datasets.amazon_raw import (
     FIELDS,
@@ -73,7 +73,9 @@ class Amazon:
         category: str | None = Field(
             None, description="e.g. Gift_Cards; may be left out where only one is there"
         )
-        format: Literal["auto", "2014", "2018", "2023"] = "auto"
+        format: Literal["auto", "2014", "2018", "2023"] = Field(
+            "auto", description="layout of the raw files; auto = by content"
+        )
         images: Path | None = Field(
             None, description="folder of <asin>.* photos; default: images beside the reviews"
         )
@@ -97,6 +99,14 @@ class Amazon:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    @classmethod
+    def search(cls, root: Path) -> dict[str, str]:
+        """Return which Amazon sets lie at `root`, for `doctor`."""
+        sources = find(root).sources
+        shown = ", ".join(f"{source.category} ({source.layout})" for source in sources)
+        nothing = "none: the embedded sample is used"
+        return {f"Amazon reviews in {root.absolute()}": shown or nothing}
 
     def load(self, root: Path) -> RecData:
         """Read the category at `root` or in `root/amazon*`; the sample where there is no data.

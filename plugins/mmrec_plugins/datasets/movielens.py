@@ -89,7 +89,9 @@ class MovieLens:
     class Config(ComponentConfig):
         """Which layout to read."""
 
-        layout: Literal["auto", "ml-100k", "ml-1m", "ml-10m", "ml-latest"] = "auto"
+        layout: Literal["auto", "ml-100k", "ml-1m", "ml-10m", "ml-latest"] = Field(
+            "auto", description="layout of the raw files; auto = by the files that are there"
+        )
         posters: Path | None = Field(
             None, description="folder of <movie id>.* pictures; default: posters beside the ratings"
         )
