@@ -1,0 +1,367 @@
+"""The embedded Amazon sample: a small shop generated from a seed, as raw Amazon 2018 files.
+
+Generative model, all draws from one seeded generator:
+
+- **Items.** Each has a brand (8), a material (8) and a noun (10), which make its title and
+  metadata, and a colour (7), a shape (5) and a pattern (4), which are drawn in its JPEG and
+  written nowhere else. All are uniform and independent; no two items share a title. Popularity is
+  log-normal (sigma 0.6). 5 % of the items have no picture.
+- **Users.** Each prefers one value of every attribute but the noun, and three nouns. User u takes
+  items one by one without replacement, P(i) proportional to popularity(i) x exp(sum of `STRENGTH`
+  over the attributes where i has u's preferred value), 8 to 18 items a user.
+- **Reviews.** Ratings rise with the match; texts speak of the brand, the material and the use,
+  never of the look. Times are whole days from 2014 to 2018 in the order of the draws, so some are
+  tied.
+- **5-core.** Users and items with fewer than 5 interactions are dropped from the review file, as
+  in the real `_5` files; the metadata keeps all items.
+- **Flaws of the real data.** A few rows are repeated, some reviews lack a text or a name, some
+  metadata lack price, brand or description.
+
+About half of what a user's taste is worth is visible in the pictures only, so a recommender that
+looks at them must beat one that does not.
+"""
+
+import gzip
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from mmrec_bench.errors import DataFormatError
+
+# Reserved: no other text of this project may use them (the pretraining corpus leaves them out).
+BRANDS = ("Lunor", "Kovex", "Tadan", "Sezor", "Povel", "Hegan", "Zutek", "Bodan")
+MATERIALS = ("ceramic", "glass", "steel", "cotton", "leather", "bamboo", "marble", "copper")
+NOUNS = ("mug", "lamp", "bowl", "box", "clock", "plate", "bag", "cushion", "vase", "bottle")
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
+SHAPES = ("round", "square", "triangular", "tall", "wide")
+PATTERNS = ("plain", "striped", "dotted", "checked")
+SLOTS = ("brand", "material", "noun", "colour", "shape", "pattern")
+# Log-odds of an item per matching attribute, in the order of `SLOTS`.
+STRENGTH = (2.0, 3.0, 0.5, 3.5, 2.0, 2.5)
+
+Values = tuple[str, str, str, str, str, str]
+
+CATEGORY = "Sample"
+GENERATOR = 2  # raised whenever the same seed would give other files
+_SIZES = (len(BRANDS), len(MATERIALS), len(NOUNS), len(COLOURS), len(SHAPES), len(PATTERNS))
+_RGB = {
+    "red": (200, 30, 38),
+    "orange": (240, 130, 20),
+    "yellow": (242, 210, 45),
+    "green": (50, 150, 65),
+    "blue": (40, 85, 200),
+    "purple": (120, 50, 160),
+    "pink": (240, 130, 180),
+}
+_SIDE = 128
+_DAY = 86_400
+_FIRST_DAY = 1_388_534_400 // _DAY  # 2014-01-01
+_NAMES = ("Alex", "Chris", "Dana", "Jo", "Kim", "Lee", "Pat", "Robin", "Sam", "Terry")
+_GOOD = (
+    "I like this {noun}, and {brand} never lets me down.",
+    "Well made, the {material} feels good. I would buy it again.",
+    "A lovely {noun}. It came quickly and works as it should.",
+    "Bought it for my sister, she loves it.",
+    "Exactly as in the picture. {brand} does {material} well.",
+)
+_POOR = (
+    "The {noun} is fine, but not quite what I had in mind.",
+    "It broke after a month. I expected more of {brand}.",
+    "The {material} feels cheap.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PlantedItem:
+    """An item and the truth about it.
+
+    Attributes:
+        asin: the item's id.
+        values: one word for each of `SLOTS`; the last three are in the picture only.
+        has_picture: whether a JPEG is written.
+    """
+
+    asin: str
+    values: Values
+    has_picture: bool
+
+    @property
+    def title(self) -> str:
+        """Brand, material and noun."""
+        return " ".join(self.values[:3])
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was drawn, before it is written.
+
+    Attributes:
+        items: all items.
+        codes: (n_items, 6) value numbers of each item, in the order of `SLOTS`.
+        tastes: (n_users, 6) preferred value numbers; the noun is the first of three.
+        histories: item numbers of each user in the order taken; () for users outside the 5-core.
+    """
+
+    items: tuple[PlantedItem, ...]
+    codes: NDArray[np.int64]
+    tastes: NDArray[np.int64]
+    histories: tuple[tuple[int, ...], ...]
+
+
+def draw_sample(*, seed: int, n_users: int, n_items: int) -> Sample:
+    """Draw items, tastes and histories; see the module's docstring.
+
+    Raises:
+        ValueError: sizes for which no 5-core with distinct titles can be drawn.
+    """
+    n_titles = len(BRANDS) * len(MATERIALS) * len(NOUNS)
+    if not 20 <= n_items <= n_titles or n_users < 20:
+        raise ValueError(
+            f"n_users {n_users}, n_items {n_items}: 20 of each at least, {n_titles} items at most"
+        )
+    rng = np.random.default_rng([seed, GENERATOR])
+    titles = rng.permutation(n_titles)[:n_items]
+    text = np.stack(np.unravel_index(titles, _SIZES[:3]), axis=1)
+    look = np.stack([rng.integers(0, size, n_items) for size in _SIZES[3:]], axis=1)
+    codes = np.concatenate([text, look], axis=1)
+    has_picture = rng.random(n_items) >= 0.05
+    numbers = rng.permutation(10**6)[:n_items]
+    items = tuple(
+        PlantedItem(f"BS{number:08d}", _values(row), bool(seen))
+        for number, row, seen in zip(numbers, codes, has_picture, strict=True)
+    )
+    popularity = rng.normal(0, 0.6, n_items)
+    tastes = np.stack([rng.integers(0, size, n_users) for size in _SIZES], axis=1)
+    matches = codes[None] == tastes[:, None]  # (users, items, 6)
+    nouns = (codes[None, :, 2] - tastes[:, None, 2]) % len(NOUNS) < 3
+    matches[:, :, 2] = nouns
+    logits = popularity + matches @ np.array(STRENGTH)
+    # Gumbel top-k: the best perturbed logits are a draw without replacement. Their order is
+    # shuffled, else the last items, which are the test cases, would be what the taste left over.
+    order = np.argsort(-(logits + rng.gumbel(size=logits.shape)), axis=1)
+    lengths = 8 + rng.binomial(10, 0.35, n_users)
+    drawn = [
+        rng.permutation(order[u, : min(int(n), n_items // 2)]).tolist()
+        for u, n in enumerate(lengths)
+    ]
+    return Sample(items, codes, tastes, _five_core(drawn, n_items))
+
+
+def _values(row: NDArray[np.int64]) -> Values:
+    brand, material, noun, colour, shape, pattern = row.tolist()
+    return (
+        *(BRANDS[brand], MATERIALS[material], NOUNS[noun]),
+        *(COLOURS[colour], SHAPES[shape], PATTERNS[pattern]),
+    )
+
+
+def _five_core(histories: list[list[int]], n_items: int) -> tuple[tuple[int, ...], ...]:
+    while True:
+        flat = [i for history in histories for i in history]
+        rare = np.bincount(np.array(flat, np.int64), minlength=n_items) < 5
+        kept = [[i for i in history if not rare[i]] for history in histories]
+        kept = [history if len(history) >= 5 else [] for history in kept]
+        if kept == histories:
+            return tuple(tuple(history) for history in kept)
+        histories = kept
+
+
+def write_sample(folder: Path, *, seed: int, n_users: int = 400, n_items: int = 300) -> None:
+    """Write `Sample_5.json.gz`, `meta_Sample.json.gz` and `images/<asin>.jpg` into a new folder.
+
+    The folder appears at once, by a rename, or not at all. The same arguments give the same bytes
+    (JPEGs: under the same Pillow). A folder that holds this sample already is left as it is.
+
+    Raises:
+        DataFormatError: the folder exists and holds something else.
+        ValueError: see `draw_sample`.
+    """
+    mark = {"generator": GENERATOR, "seed": seed, "n_users": n_users, "n_items": n_items}
+    if _is_there(folder, mark):
+        return
+    sample = draw_sample(seed=seed, n_users=n_users, n_items=n_items)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        rng = np.random.default_rng([seed, GENERATOR, 1])
+        _write_lines(new / f"{CATEGORY}_5.json.gz", _reviews(sample, rng))
+        _write_lines(new / f"meta_{CATEGORY}.json.gz", _metadata(sample, rng))
+        (new / "images").mkdir()
+        for item in sample.items:
+            picture = draw_picture(*item.values[3:], rng=rng)
+            if item.has_picture:
+                (new / "images" / f"{item.asin}.jpg").write_bytes(picture)
+        (new / "sample.json").write_text(json.dumps(mark) + "\n", encoding="utf-8")
+        new.chmod(0o755)
+        try:
+            new.rename(folder)
+        except OSError:
+            if not _is_there(folder, mark):  # another process may have been faster
+                raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _is_there(folder: Path, mark: dict[str, int]) -> bool:
+    if not folder.exists() or (folder.is_dir() and not os.listdir(folder)):  # noqa: PTH208
+        return False
+    try:
+        found = json.loads((folder / "sample.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = "something else"
+    if found != mark:
+        raise DataFormatError(
+            f"{folder} holds {found}, not the sample {mark}; choose another folder or remove it"
+        )
+    return True
+
+
+def _write_lines(path: Path, rows: Iterable[dict[str, object]]) -> None:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as file:
+        file.write(text.encode())
+    path.write_bytes(buffer.getvalue())
+
+
+def _reviews(sample: Sample, rng: np.random.Generator) -> Iterable[dict[str, object]]:
+    """Rows in the order of the items, as in the real files; a few of them twice."""
+    rows: list[tuple[str, dict[str, object]]] = []
+    for user, history in enumerate(sample.histories):
+        days = np.sort(rng.integers(0, 1700, len(history))) + _FIRST_DAY
+        for item, day in zip(history, days.tolist(), strict=True):
+            row = _review(sample, user, item, day * _DAY, rng)
+            rows += [(sample.items[item].asin, row)] * (2 if rng.random() < 0.004 else 1)
+    rows.sort(key=lambda pair: pair[0])
+    return [row for _, row in rows]
+
+
+def _review(
+    sample: Sample, user: int, item: int, time: int, rng: np.random.Generator
+) -> dict[str, object]:
+    product = sample.items[item]
+    match = float((sample.codes[item] == sample.tastes[user]) @ np.array(STRENGTH))
+    rating = int(np.clip(round(3.2 + match / 4 + rng.normal(0, 0.9)), 1, 5))
+    texts = _GOOD if rating >= 4 else _POOR
+    text = texts[rng.integers(len(texts))]
+    when = datetime.fromtimestamp(time, UTC)
+    row: dict[str, object] = {
+        "overall": float(rating),
+        "verified": bool(rng.random() < 0.9),
+        "reviewTime": f"{when:%m} {when.day}, {when.year}",
+        "reviewerID": f"AS{user:06d}",
+        "asin": product.asin,
+        "reviewerName": _NAMES[user % len(_NAMES)],
+        "reviewText": text.format(**dict(zip(SLOTS[:3], product.values[:3], strict=True))),
+        "summary": ("One Star", "Two Stars", "Three Stars", "Four Stars", "Five Stars")[rating - 1],
+        "unixReviewTime": time,
+    }
+    for name in ("reviewText", "reviewerName", "summary"):
+        if rng.random() < 0.02:
+            del row[name]
+    return row
+
+
+def _metadata(sample: Sample, rng: np.random.Generator) -> Iterable[dict[str, object]]:
+    asins = [item.asin for item in sample.items]
+    for item in sorted(sample.items, key=lambda item: item.asin):
+        brand, material, noun = item.values[:3]
+        url = f"https://images.invalid/{item.asin}.jpg"
+        row: dict[str, object] = {
+            "category": ["Home & Kitchen", "Sample", noun.title()],
+            "description": [f"This {noun} by {brand} is made of {material}."],
+            "title": item.title,
+            "image": [url] if item.has_picture else [],
+            "brand": brand,
+            "feature": [f"Material: {material}", "Gift wrap available"],
+            "rank": f"{rng.integers(100, 90_000):,} in Home & Kitchen (",
+            "price": f"${rng.integers(4, 60)}.99",
+            "also_buy": [asins[i] for i in rng.integers(0, len(asins), 3)],
+            "asin": item.asin,
+        }
+        for name in ("price", "description", "brand", "also_buy"):
+            if rng.random() < 0.05:
+                del row[name]
+        yield row
+
+
+# Pictures --------------------------------------------------------------------------------------
+
+
+def draw_picture(colour: str, shape: str, pattern: str, *, rng: np.random.Generator) -> bytes:
+    """Draw one product photo: a shape of one colour with a darker pattern on a pale ground.
+
+    Returns:
+        A JPEG of 128 x 128 pixels.
+    """
+    scale = 2  # drawn large and shrunk, for smooth edges
+    side = _SIDE * scale
+    base = np.clip(np.array(_RGB[colour]) + rng.integers(-9, 10, 3), 0, 255)
+    dark = (base * 0.5).astype(int)
+    ground = tuple(int(v) for v in rng.integers(238, 252) + rng.integers(-3, 4, 3))
+    mask = Image.new("L", (side, side), 0)
+    _draw_shape(ImageDraw.Draw(mask), shape, side, rng)
+    mask = mask.rotate(float(rng.uniform(-6, 6)), Image.Resampling.BILINEAR)
+    paint = Image.new("RGB", (side, side), tuple(base.tolist()))
+    _draw_pattern(ImageDraw.Draw(paint), pattern, side, tuple(dark.tolist()), rng)
+    picture = Image.new("RGB", (side, side), ground)
+    picture.paste(paint, (0, 0), mask)
+    small = np.asarray(picture.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float32)
+    grain = rng.normal(0, 2.0, (_SIDE, _SIDE, 1))
+    light = np.linspace(rng.uniform(0.97, 1.03), rng.uniform(0.97, 1.03), _SIDE)[None, :, None]
+    final = Image.fromarray(np.clip(small * light + grain, 0, 255).astype(np.uint8))
+    buffer = io.BytesIO()
+    final.save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
+def _draw_shape(draw: ImageDraw.ImageDraw, shape: str, side: int, rng: np.random.Generator) -> None:
+    x, y = side / 2 + rng.uniform(-0.05, 0.05, 2) * side
+    half = side * rng.uniform(0.30, 0.38)
+    match shape:
+        case "round":
+            draw.ellipse((x - half, y - half, x + half, y + half), fill=255)
+        case "triangular":
+            low = y + half * 0.8
+            draw.polygon([(x, y - half), (x - half * 1.1, low), (x + half * 1.1, low)], fill=255)
+        case _:
+            thin = half * rng.uniform(0.38, 0.48)
+            w, h = {"square": (half * 0.9,) * 2, "tall": (thin, half * 1.1)}.get(
+                shape, (half * 1.1, thin)
+            )
+            draw.rounded_rectangle((x - w, y - h, x + w, y + h), radius=side * 0.02, fill=255)
+
+
+def _draw_pattern(
+    draw: ImageDraw.ImageDraw,
+    pattern: str,
+    side: int,
+    ink: tuple[int, ...],
+    rng: np.random.Generator,
+) -> None:
+    step = side * rng.uniform(0.095, 0.12)
+    start = rng.uniform(0, step)
+    marks = np.arange(start - step, side + step, step)
+    match pattern:
+        case "striped":
+            for y in marks:
+                draw.rectangle((0, y, side, y + step * 0.45), fill=ink)
+        case "dotted":
+            r = step * 0.3
+            for x in marks:
+                for y in marks:
+                    draw.ellipse((x - r, y - r, x + r, y + r), fill=ink)
+        case "checked":
+            for row, y in enumerate(marks):
+                for x in marks[row % 2 :: 2]:
+                    draw.rectangle((x, y, x + step, y + step), fill=ink)
