@@ -76,7 +76,7 @@ class Component(ComponentConfig):
             return {"name": value}
         if isinstance(value, dict) and "options" not in value:
             options = dict(value)
-            return {"name": options.pop("name", None), "options": options}
+            return {"name": options.pop("name", ""), "options": options}
         return value
 
 
@@ -92,7 +92,9 @@ class RunConfig(ComponentConfig):
 
     model: Component
     dataset: Component
-    instructions: Component = Component(name="ranking")
+    instructions: Component = Field(
+        Component(name=""), description="instruction builder; without a name the model's choice"
+    )
     encoder: Component | None = Component(name="image-tags")
     metrics: tuple[str, ...] = DEFAULT_METRICS
     protocol: ProtocolConfig = ProtocolConfig()

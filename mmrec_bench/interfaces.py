@@ -191,6 +191,26 @@ class ResolvesOptions(Protocol):
 
 
 @runtime_checkable
+class ChoosesInstructions(Protocol):
+    """A recommender class that knows which instruction builder suits its options."""
+
+    @classmethod
+    def choose_instructions(cls, config: ComponentConfig) -> str:
+        """Return the name of the builder that is used where the user chose none."""
+        ...
+
+
+@runtime_checkable
+class HasFingerprint(Protocol):
+    """A recommender class whose options name files (weights) that decide its numbers."""
+
+    @classmethod
+    def fingerprint(cls, config: ComponentConfig) -> str:
+        """Return a hash of those files, so that changed weights are another run."""
+        ...
+
+
+@runtime_checkable
 class ReportsSearch(Protocol):
     """A component class that looks for files of its own (weights, data)."""
 

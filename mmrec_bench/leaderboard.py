@@ -21,6 +21,8 @@ _BEFORE = (
     "rank",
     "model",
     "backbone",
+    "instructions",
+    "encoder",
     "seed",
 )
 _AFTER = (
@@ -118,6 +120,8 @@ def _row(record: RunRecord, rank: int) -> dict[str, object]:
         "n_cases": record.counts["n_cases"],
         "rank": rank,
         "model": spec.model.name,
+        "instructions": spec.instructions.name if spec.instructions else None,
+        "encoder": spec.encoder.name if spec.encoder else None,
         "seed": spec.seed,
         "device": record.environment["device"],
         "mmrec_bench": record.environment.get("mmrec-bench"),

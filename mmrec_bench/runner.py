@@ -17,7 +17,9 @@ from mmrec_bench.errors import ConfigError, MMRecError, PluginError, StorageErro
 from mmrec_bench.evaluation import intervals, measurements, rank, validate
 from mmrec_bench.examples import TrainingExamples
 from mmrec_bench.interfaces import (
+    ChoosesInstructions,
     Describer,
+    HasFingerprint,
     InstructionBuilder,
     Metric,
     Recommender,
@@ -86,7 +88,7 @@ def check_config(config: RunConfig, plugins: Plugins) -> None:
     build_metrics(config.metrics, plugins)
     for kind in ("model", "dataset", "instructions", "encoder"):
         component: Component | None = getattr(config, kind)
-        if component is not None:
+        if component is not None and (component.name or kind != "instructions"):
             plugins[kind].configure(component.name, component.options, kind)
 
 
@@ -145,6 +147,7 @@ def plan_one(task: Task, model: Component, workspace: Workspace, plugins: Plugin
     config = task.config.model_copy(update={"model": model})
     instructions = encoder = None
     if cls.reads_instructions:
+        config = _with_instructions(config, cls, options)
         instructions = _component_spec(plugins, "instructions", config.instructions)
         if config.encoder is not None:
             encoder = _component_spec(plugins, "encoder", config.encoder)
@@ -152,7 +155,11 @@ def plan_one(task: Task, model: Component, workspace: Workspace, plugins: Plugin
         dataset=DatasetSpec(name=task.data.name, version=task.data.version),
         protocol=config.protocol.model_dump(mode="json", exclude={"candidates_file"}),
         candidates_hash=task.split.candidates_hash,
-        model=ComponentSpec(name=model.name, options=options.model_dump(mode="json")),
+        model=ComponentSpec(
+            name=model.name,
+            options=options.model_dump(mode="json"),
+            fingerprint=cls.fingerprint(options) if issubclass(cls, HasFingerprint) else "",
+        ),
         instructions=instructions,
         encoder=encoder,
         seed=config.seed,
@@ -340,6 +347,15 @@ def check_scores(scores: Scores, queries: Queries, n_items: int, name: str) -> N
         raise PluginError(f"model {name!r} returned scores of shape {found}, expected {expected}")
     if values.dtype != np.float32:
         raise PluginError(f"model {name!r} returned {values.dtype} scores, expected float32")
+
+
+def _with_instructions(config: RunConfig, cls: type[Any], options: ComponentConfig) -> RunConfig:
+    """Fill in the instruction builder where the user named none."""
+    if config.instructions.name:
+        return config
+    chosen = cls.choose_instructions(options) if issubclass(cls, ChoosesInstructions) else "ranking"
+    component = config.instructions.model_copy(update={"name": chosen})
+    return config.model_copy(update={"instructions": component})
 
 
 def _component_spec(plugins: Plugins, kind: str, component: Component) -> ComponentSpec:

@@ -23,7 +23,9 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @click.option("--model", "-m", help="A registered model; see `mmrec-bench list models`.")
 @click.option("--dataset", "-d", help="A registered data set; see `mmrec-bench list datasets`.")
-@click.option("--instructions", help="A registered instruction builder.  [default: ranking]")
+@click.option(
+    "--instructions", help="A registered instruction builder.  [default: the model's choice]"
+)
 @click.option("--metrics", help="Comma-separated, e.g. ndcg@10,recall@20,auc.")
 @click.option("--protocol", help="leave-one-out | user-ratio | random-ratio | global-time")
 @click.option(

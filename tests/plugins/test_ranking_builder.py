@@ -66,6 +66,21 @@ def test_the_prompt_lists_history_and_labelled_candidates(builder: Ranking) -> N
     assert instruction.labels == ("A", "B", "C")
 
 
+def test_without_the_list_there_are_answers_and_no_labels() -> None:
+    builder = Ranking(Ranking.Config(list_candidates=False))
+    instruction = builder.build(QUERY, CATALOG)
+    assert instruction.messages[0].text == (
+        "A shopper bought these items, oldest first:\n"
+        "1. Red mug (red, round)\n"
+        "2. Blue mug\n"
+        "What does the shopper buy next?"
+    )
+    assert instruction.labels == ()
+    assert len(instruction.answers) == 3
+    assert builder.parse("Blue mug", instruction) == [1]
+    assert builder.parse("B", instruction) == []
+
+
 def test_an_empty_history_is_said(builder: Ranking) -> None:
     query = Query(0, np.array([], np.int32), QUERY.candidates)
     assert "(nothing yet)" in builder.build(query, CATALOG).messages[0].text

@@ -13,4 +13,10 @@ def mmrec_register_instructions() -> list[Entry]:
             "mmrec_plugins.instructions.ranking:Ranking",
             "history and labelled candidates as text, what the pictures show as words",
         ),
+        Entry(
+            "next-item",
+            "mmrec_plugins.instructions.ranking:Ranking",
+            "the history alone; candidates are judged by the likelihood of their text",
+            options={"list_candidates": False},
+        ),
     ]

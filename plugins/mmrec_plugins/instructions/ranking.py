@@ -31,12 +31,18 @@ class Ranking:
             (), description="catalog attributes shown behind the title, e.g. [brand, category]"
         )
         images: bool = Field(default=True, description="show what is known of the picture")
+        list_candidates: bool = Field(
+            default=True,
+            description="show the labelled candidates; without, only answers' likelihoods rank",
+        )
 
     def __init__(self, config: Config) -> None:
         self.config = config
 
     def build(self, query: Query, catalog: Catalog) -> Instruction:
         """Ask for the next item; labels are A, B, ... Z, AA ... in the query's candidate order.
+
+        Without the list there are no labels, and text that names a candidate is all that `parse` knows.
 
         Raises:
             ProtocolError: the query ranks the whole catalog, which no prompt can list.
@@ -47,15 +53,17 @@ class Ranking:
                 "catalog; use -o protocol.candidates=uniform"
             )
         history = query.with_history(self.config.history_length).history
-        labels = tuple(label(i) for i in range(len(query.candidates)))
+        listed = self.config.list_candidates
+        labels = tuple(label(i) for i in range(len(query.candidates) if listed else 0))
         answers = tuple(self.line(catalog[i]) for i in query.candidates.tolist())
         lines = ["A shopper bought these items, oldest first:"]
         lines += [
             f"{n}. {self.line(catalog[i])}" for n, i in enumerate(history.tolist(), start=1)
         ] or ["(nothing yet)"]
-        lines.append("Candidates:")
-        lines += [f"{name}. {text}" for name, text in zip(labels, answers, strict=True)]
-        lines.append("Which candidate does the shopper buy next?")
+        if listed:
+            lines.append("Candidates:")
+            lines += [f"{name}. {text}" for name, text in zip(labels, answers, strict=True)]
+        lines.append(f"{'Which candidate' if listed else 'What'} does the shopper buy next?")
         message = Message("user", (Text("\n".join(lines)),))
         return Instruction((message,), labels, answers)
 

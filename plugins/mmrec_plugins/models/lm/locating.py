@@ -3,6 +3,7 @@
 Names, folders and hub ids are looked up here, and nothing is loaded; `backbones` does that.
 """
 
+import hashlib
 import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -67,6 +68,36 @@ class Search:
     def told(self) -> str:
         """Return the search as one line."""
         return "; ".join(f"{place}: {finding}" for place, finding in self.looked_for)
+
+
+_READ_WHOLE_BYTES = 32 * 2**20
+_ENDS_BYTES = 2**20
+_DECISIVE = (".json", ".model", ".safetensors", ".bin", ".gguf", ".txt")
+
+
+def fingerprint(place: Place) -> str:
+    """Return a hash that changes when a backbone's settings, tokenizer or weights do.
+
+    Files up to 32 MiB are read whole; of larger ones size, first and last MiB are, since reading
+    12.5 GB before every run would cost more than many runs. Editing the middle of a large file
+    without changing its size goes unnoticed.
+    """
+    digest = hashlib.sha256()
+    names = [place.gguf_file] if place.gguf_file else sorted(p.name for p in place.folder.iterdir())
+    for name in names:
+        path = place.folder / name
+        if path.suffix not in _DECISIVE or not path.is_file():
+            continue
+        size = path.stat().st_size
+        digest.update(f"{name} {size}\n".encode())
+        with path.open("rb") as file:
+            if size <= _READ_WHOLE_BYTES:
+                digest.update(file.read())
+                continue
+            digest.update(file.read(_ENDS_BYTES))
+            file.seek(-_ENDS_BYTES, os.SEEK_END)
+            digest.update(file.read(_ENDS_BYTES))
+    return digest.hexdigest()[:16]
 
 
 def micro_folder() -> Path:
