@@ -1,5 +1,6 @@
 """Settings: strict models beside each component, and the RunConfig that a command line builds."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -141,6 +142,19 @@ def _explain(cls: type[BaseModel], where: str, error: Mapping[str, Any]) -> str:
     return f"unknown option {key}{did_you_mean(path[-1], owner.model_fields)}"
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which `on`, `off`, `yes` and `no` are words, as in YAML 1.2; options use them."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regex) for tag, regex in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF")
+)
+
+
 def parse_override(text: str) -> tuple[str, str, Any]:
     """Split `section.key=value`; the value is read as YAML, so 3, true, [a, b] are typed.
 
@@ -152,7 +166,7 @@ def parse_override(text: str) -> tuple[str, str, Any]:
     if not (equals and dot and section and key):
         raise ConfigError(f"option {text!r} is not of the form section.key=value")
     try:
-        return section, key, yaml.safe_load(value)
+        return section, key, yaml.load(value, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError:
         return section, key, value
 
@@ -181,7 +195,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: missing, not YAML, or not a mapping.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"cannot read configuration {path}: {reason}") from None

@@ -170,14 +170,15 @@ def test_a_configuration_file_says_all_and_the_command_line_lies_over_it(
 def test_a_wrong_word_is_an_error_that_names_the_right_one(
     arguments: list[str], line: str, root: Path
 ) -> None:
-    more = ["--data-root", root] if arguments[0] == "run" else []
+    more = ["--data-root", str(root)] if arguments[0] == "run" else []
     done = mmrec(*arguments, *more, check=2)
     assert line in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_missing_data_is_one_line_and_debug_shows_the_traceback(tmp_path: Path) -> None:
-    arguments = ["run", "-m", "popularity", "-d", "sequences", "--data-root", tmp_path / "none"]
+    root = str(tmp_path / "none")
+    arguments = ["run", "-m", "popularity", "-d", "sequences", "--data-root", root]
     done = mmrec("-q", *arguments, check=1)
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1

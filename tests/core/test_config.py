@@ -34,6 +34,7 @@ def test_override_values_are_typed() -> None:
     assert parse_override("model.epochs=3") == ("model", "epochs", 3)
     assert parse_override("model.flag=true") == ("model", "flag", True)
     assert parse_override("instructions.attributes=[brand, price]")[2] == ["brand", "price"]
+    assert parse_override("encoder.labels=off")[2] == "off"
     assert parse_override("model.path=a=b") == ("model", "path", "a=b")
 
 
@@ -56,8 +57,10 @@ def test_overrides_reach_every_section_and_lie_over_the_file() -> None:
 
 
 def test_an_override_keeps_a_default_component() -> None:
-    config = RunConfig.parse(BASE, ["instructions.history_length=3"])
-    assert config.instructions.name == "ranking"
+    config = RunConfig.parse(BASE, ["encoder.labels=off", "instructions.history_length=3"])
+    assert config.encoder is not None
+    assert config.encoder.name == "image-tags"
+    assert config.instructions.name == ""  # the model's choice
     assert config.instructions.options == {"history_length": 3}
 
 

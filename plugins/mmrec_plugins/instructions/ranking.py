@@ -42,7 +42,7 @@ class Ranking:
     def build(self, query: Query, catalog: Catalog) -> Instruction:
         """Ask for the next item; labels are A, B, ... Z, AA ... in the query's candidate order.
 
-        Without the list there are no labels, and text that names a candidate is all that `parse` knows.
+        Without the list there are no labels, and `parse` knows candidates by their text alone.
 
         Raises:
             ProtocolError: the query ranks the whole catalog, which no prompt can list.

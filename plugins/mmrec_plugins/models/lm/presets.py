@@ -56,7 +56,7 @@ class LanguageModelConfig(ComponentConfig):
     )
     lora_r: int | None = Field(None, ge=1, description="rank of LoRA")
     lora_alpha: float | None = Field(None, gt=0, description="LoRA's scale is alpha / r")
-    lora_dropout: float | None = Field(None, ge=0, lt=1)
+    lora_dropout: float | None = Field(None, ge=0, lt=1, description="dropout before LoRA")
 
     objective: Objective | None = Field(
         None,
@@ -71,7 +71,7 @@ class LanguageModelConfig(ComponentConfig):
     examples: int | None = Field(None, ge=1, description="training examples an epoch at most")
     warmup_ratio: float | None = Field(None, ge=0, le=1, description="share of steps of warm-up")
     max_grad_norm: float | None = Field(None, gt=0, description="gradients are clipped to it")
-    weight_decay: float | None = Field(None, ge=0)
+    weight_decay: float | None = Field(None, ge=0, description="of AdamW")
     gradient_checkpointing: bool | None = Field(
         None, description="compute activations anew in the backward pass: less memory, more time"
     )
