@@ -361,3 +361,28 @@ def test_smollm2_from_the_package_answers_and_scores(
     written_at = (folder / "model.safetensors").stat().st_mtime_ns
     load_backbone("smollm2", device="cpu")
     assert (folder / "model.safetensors").stat().st_mtime_ns == written_at
+
+
+def test_the_fingerprint_follows_every_decisive_file(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"a" * 100)
+    (tmp_path / "README.md").write_text("words")
+    marks = [locating.fingerprint(locating.Place(tmp_path, "test"))]
+    (tmp_path / "README.md").write_text("other words")
+    assert locating.fingerprint(locating.Place(tmp_path, "test")) == marks[0]
+    for name, content in (("model.safetensors", b"a" * 99 + b"b"), ("config.json", b"{ }")):
+        (tmp_path / name).write_bytes(content)
+        marks.append(locating.fingerprint(locating.Place(tmp_path, "test")))
+    assert len(set(marks)) == 3
+
+
+def test_a_large_file_is_told_by_its_size_and_its_ends(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    size = 40 * 2**20
+    with path.open("wb") as file:
+        file.truncate(size)
+    first = locating.hash_file(path)
+    with path.open("r+b") as file:
+        file.seek(size - 1)
+        file.write(b"x")
+    assert locating.hash_file(path) != first

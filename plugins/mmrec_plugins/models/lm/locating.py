@@ -86,18 +86,23 @@ def fingerprint(place: Place) -> str:
     names = [place.gguf_file] if place.gguf_file else sorted(p.name for p in place.folder.iterdir())
     for name in names:
         path = place.folder / name
-        if path.suffix not in _DECISIVE or not path.is_file():
-            continue
-        size = path.stat().st_size
-        digest.update(f"{name} {size}\n".encode())
-        with path.open("rb") as file:
-            if size <= _READ_WHOLE_BYTES:
-                digest.update(file.read())
-                continue
+        if path.suffix in _DECISIVE and path.is_file():
+            digest.update(f"{name} {hash_file(path)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def hash_file(path: Path) -> str:
+    """Return the hex SHA-256 of a file's size and content, or of its ends where it is large."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size}\n".encode())
+    with path.open("rb") as file:
+        if size <= _READ_WHOLE_BYTES:
+            digest.update(file.read())
+        else:
             digest.update(file.read(_ENDS_BYTES))
             file.seek(-_ENDS_BYTES, os.SEEK_END)
             digest.update(file.read(_ENDS_BYTES))
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
 def micro_folder() -> Path:

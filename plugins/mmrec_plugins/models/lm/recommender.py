@@ -19,6 +19,7 @@ from mmrec_bench.errors import ModelError
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.types import Answers, Example, FloatArray, Queries, Query, Scores
 from mmrec_plugins.models.chatglm2.prefix_import import import_prefix
+from mmrec_plugins.models.chatglm2.shards import weight_files
 from mmrec_plugins.models.lm import adapters, backbones, locating
 from mmrec_plugins.models.lm.encoding import (
     Encoded,
@@ -110,7 +111,12 @@ class LanguageModelRecommender:
     @classmethod
     def fingerprint(cls, config: LanguageModelConfig) -> str:
         """Return a hash of the backbone's files; a hub id is downloaded where it is not here."""
-        return locating.fingerprint(locating.locate(config.backbone))
+        mark = locating.fingerprint(locating.locate(config.backbone))
+        prefix = config.import_prefix
+        if prefix is None:
+            return mark
+        files = [prefix] if prefix.is_file() else weight_files(prefix)
+        return "-".join([mark, *(locating.hash_file(path)[:16] for path in files)])
 
     @classmethod
     def search(cls, root: Path) -> dict[str, str]:  # noqa: ARG003 - weights are not below the data
