@@ -4,8 +4,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,22 +16,20 @@ from torch import Tensor, nn
 
 from mmrec_bench.errors import ModelError
 from mmrec_bench.interfaces import TrainingData
-from mmrec_bench.types import Answers, Example, FloatArray, Queries, Query, Scores
+from mmrec_bench.types import Example, Queries, Scores
 from mmrec_plugins.models.chatglm2.prefix_import import import_prefix
 from mmrec_plugins.models.chatglm2.shards import weight_files
 from mmrec_plugins.models.lm import adapters, backbones, locating
+from mmrec_plugins.models.lm.answering import Answering
 from mmrec_plugins.models.lm.encoding import (
-    Encoded,
     PromptEncoder,
     R,
     steps_per_epoch,
     training_steps,
 )
-from mmrec_plugins.models.lm.generation import generate
 from mmrec_plugins.models.lm.losses import Choice, answer_loss, ranking_loss
 from mmrec_plugins.models.lm.presets import LanguageModelConfig, Situation, fill
-from mmrec_plugins.models.lm.reading import normal, read_answer
-from mmrec_plugins.models.lm.scoring import AnswerTree, ScoringRequest, score_answers
+from mmrec_plugins.models.lm.scoring import AnswerTree
 from mmrec_plugins.models.lm.tuning import History, TuningSettings, tune
 
 log = logging.getLogger("mmrec_bench")
@@ -157,7 +154,7 @@ class LanguageModelRecommender:
         """
         if queries.candidates is not None and not len(queries):
             return Scores(np.zeros(queries.candidates.shape, np.float32))
-        return self._score(self._encode(queries))
+        return self._answering.score(self._ready(), self._answering.encode(queries))
 
     def save(self, folder: Path) -> None:
         """Write the adapter as safetensors (none of the backbone's weights) and the settings."""
@@ -238,8 +235,6 @@ class LanguageModelRecommender:
             attention=config.attention or "sdpa",
         )
         self._model = self._backbone.model.eval().requires_grad_(False)
-        self._builder = data.builder
-        self._titles = {name for title in data.catalog.title if (name := normal(title))}
         self._encoder = PromptEncoder(
             self._backbone.tokenizer,
             data.builder,
@@ -248,6 +243,7 @@ class LanguageModelRecommender:
             answer=config.answer,
             max_new_tokens=config.max_new_tokens,
         )
+        self._answering = Answering(self._encoder, config)
 
     def _tune(
         self,
@@ -280,12 +276,12 @@ class LanguageModelRecommender:
         """Encode an example for the ranking loss."""
         if self.config.answer == "generate":
             raise ModelError("model.objective=ranking needs scores: it excludes answer=generate")
-        [encoded] = self._encode([example.query])
+        [encoded] = self._answering.encode([example.query])
         answers = self._encoder.answers(encoded.instruction)
         tree = AnswerTree()
         for number in sorted(range(len(answers)), key=answers.__getitem__):
             tree.add(number, answers[number])
-        [offsets] = self._blank_scores([encoded], [answers])
+        [offsets] = self._answering.blank_scores(self._ready(), [encoded], [answers])
         return Choice(encoded.prompt_ids, tree, example.target, offsets, encoded.dropped > 0)
 
     def _attach(
@@ -349,83 +345,15 @@ class LanguageModelRecommender:
     def _validation(self, data: TrainingData) -> Callable[[], float]:
         """Return what computes validation ndcg@10 of the model as it is then."""
         chosen = data.validation[: self.config.validation_cases]
-        encoded = self._encode(chosen)
+        encoded = self._answering.encode(chosen)
         if not encoded:
             log.warning("no validation cases: tuning runs to its end and keeps its last adapter")
             return lambda: float("nan")
         blanks = None
         if self.config.objective == "ranking":  # they do not change with the adapter
             answers = [self._encoder.answers(one.instruction) for one in encoded]
-            blanks = self._blank_scores(encoded, answers)
-        return lambda: data.validate(self._score(encoded, blanks))
-
-    def _encode(self, queries: Iterable[Query]) -> list[Encoded]:
-        lift = self.config.normalise == "lift" and self.config.answer != "generate"
-        encode = self._encoder.encode_with_blank if lift else self._encoder.encode
-        return [encode(query) for query in queries]
-
-    def _blank_scores(
-        self, encoded: Sequence[Encoded], answers: Sequence[list[list[int]]]
-    ) -> list[FloatArray]:
-        """Return (C,) log-likelihoods without history, per query; zeros unless normalise=lift.
-
-        After the ranking loss they are the untuned backbone's, as they were while it was tuned.
-        """
-        if self.config.normalise != "lift":
-            return [np.zeros(len(each), np.float32) for each in answers]
-        blanks = [
-            ScoringRequest(list(one.blank_ids), ids)
-            for one, ids in zip(encoded, answers, strict=True)
-        ]
-        model = self._ready()
-        untuned = isinstance(model, PeftModel) and self.config.objective == "ranking"
-        with model.disable_adapter() if untuned else nullcontext():
-            return score_answers(model, blanks, pad_id=self._backbone.tokenizer.pad_id)
-
-    def _score(
-        self, encoded: Sequence[Encoded], blanks: Sequence[FloatArray] | None = None
-    ) -> Scores:
-        if self.config.answer == "generate":
-            return self._write(encoded)
-        answers = [self._encoder.answers(one.instruction) for one in encoded]
-        requests = [
-            ScoringRequest(one.prompt_ids, ids) for one, ids in zip(encoded, answers, strict=True)
-        ]
-        pad_id = self._backbone.tokenizer.pad_id
-        rows = score_answers(self._ready(), requests, pad_id=pad_id)
-        blanks = self._blank_scores(encoded, answers) if blanks is None else blanks
-        rows = [row - blank for row, blank in zip(rows, blanks, strict=True)]
-        if self.config.normalise == "mean":
-            lengths = [np.array([len(ids) for ids in each], np.float32) for each in answers]
-            rows = [row / length for row, length in zip(rows, lengths, strict=True)]
-        return Scores(np.stack(rows).astype(np.float32))
-
-    def _write(self, encoded: Sequence[Encoded]) -> Scores:
-        """Let the model write, and read what it wrote."""
-        tokenizer = self._backbone.tokenizer
-        written = generate(
-            self._ready(),
-            [one.prompt_ids for one in encoded],
-            eos_id=tokenizer.stop_ids,
-            pad_id=tokenizer.pad_id,
-            max_new_tokens=self.config.max_new_tokens,
-        )
-        texts = tuple(tokenizer.decode(ids).strip() for ids in written)
-        readings = [
-            read_answer(text, one.instruction, self._builder, self._titles)
-            for text, one in zip(texts, encoded, strict=True)
-        ]
-        rows = [np.full(len(one.instruction.answers), np.nan, np.float32) for one in encoded]
-        for row, reading in zip(rows, readings, strict=True):
-            row[reading.order] = -np.arange(len(reading.order), dtype=np.float32)
-        answers = Answers(
-            text=texts,
-            outcome=tuple(reading.outcome for reading in readings),
-            hallucinated=np.array([reading.hallucinated for reading in readings], np.int32),
-            prompt_tokens=np.array([len(one.prompt_ids) for one in encoded], np.int32),
-            answer_tokens=np.array([len(ids) for ids in written], np.int32),
-        )
-        return Scores(np.stack(rows), answers)
+            blanks = self._answering.blank_scores(self._ready(), encoded, answers)
+        return lambda: data.validate(self._answering.score(self._ready(), encoded, blanks))
 
     def _ready(self) -> Any:  # noqa: ANN401 - a transformers or a PEFT model, both untyped
         if self._model is None:
