@@ -12,6 +12,7 @@ from mmrec_bench.config import build_config
 from mmrec_bench.errors import ConfigError, ModelError
 from mmrec_bench.interfaces import Recommender, ReportsParameters, ResolvesOptions
 from mmrec_bench.types import Queries, Ragged, Scores
+from mmrec_plugins.models.lm import answering
 from mmrec_plugins.models.lm import recommender as module
 from mmrec_plugins.models.lm.presets import LanguageModelConfig
 from mmrec_plugins.models.lm.recommender import LanguageModelRecommender
@@ -264,7 +265,7 @@ def test_a_written_answer_is_read_by_the_builder(
     written = text.format(
         favourite=titles[FAVOURITE], other=titles[other], outsider=titles[outsider]
     )
-    monkeypatch.setattr(module, "generate", lambda *_args, **_options: [[7, 8, 9]])
+    monkeypatch.setattr(answering, "generate", lambda *_args, **_options: [[7, 8, 9]])
     monkeypatch.setattr(model._backbone.tokenizer, "decode", lambda _ids: written, raising=False)
     scores = model.score(queries)
     answers = scores.answers
