@@ -7,7 +7,7 @@ from typing import Any
 import click
 import yaml
 
-from mmrec_bench import runner
+from mmrec_bench import planning, runner
 from mmrec_bench.cli import echo_json
 from mmrec_bench.config import RunConfig, read_yaml
 from mmrec_bench.paths import data_root as default_data_root
@@ -89,11 +89,11 @@ def command(
     }
     run_config = resolve_config(config, chosen, overrides)
     root = data_root or default_data_root()
-    workspace = runner.Workspace(results, root, device, fresh=not resume)
+    workspace = planning.Workspace(results, root, device, fresh=not resume)
     plugins = installed()
-    runner.check_config(run_config, plugins)
+    planning.check_config(run_config, plugins)
     task = runner.prepare(run_config, workspace, plugins)
-    planned = runner.plan(task, workspace, plugins, baselines=baselines)
+    planned = planning.plan(task, workspace, plugins, baselines=baselines)
     if dry_run:
         specs = [one.spec.model_dump(mode="json") | {"run_id": one.spec.run_id} for one in planned]
         if as_json:

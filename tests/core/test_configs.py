@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mmrec_bench import runner
+from mmrec_bench import planning, runner
 from mmrec_bench.config import RunConfig, read_yaml
 from mmrec_bench.plugins import installed
 
@@ -12,17 +12,17 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_every_configuration_names_known_options(path: Path) -> None:
     config = RunConfig.parse(read_yaml(path))
-    runner.check_config(config, installed())
+    planning.check_config(config, installed())
     assert path.parent.name == config.dataset.name
 
 
 def test_the_committed_sample_configuration_is_the_plain_command(tmp_path: Path) -> None:
-    workspace = runner.Workspace(tmp_path, tmp_path / "none", "cpu")
+    workspace = planning.Workspace(tmp_path, tmp_path / "none", "cpu")
     plain = RunConfig.parse({"model": "chatglm2-ptv2", "dataset": "amazon"})
     path = next(p for p in CONFIGS if p.stem == "chatglm2-ptv2" and p.parent.name == "amazon")
     specs = []
     for config in (plain, RunConfig.parse(read_yaml(path))):
         task = runner.prepare(config, workspace, installed())
-        (planned,) = runner.plan(task, workspace, installed(), baselines=False)
+        (planned,) = planning.plan(task, workspace, installed(), baselines=False)
         specs.append(planned.spec)
     assert specs[0] == specs[1]

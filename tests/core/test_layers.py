@@ -14,7 +14,7 @@ LAYERS = [
     {"interfaces", "ranks", "splitting", "candidates", "ties"},
     {"hookspecs", "registry"},
     {"plugins", "protocol", "examples", "predictions", "evaluation", "records", "descriptions"},
-    {"runfolder"},
+    {"runfolder", "planning"},
     {"runner", "leaderboard"},
     {"tables", "testing"},
     {"cli", "__main__"},
