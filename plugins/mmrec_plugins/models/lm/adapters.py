@@ -23,10 +23,11 @@ from peft import (
     set_peft_model_state_dict,
 )
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mmrec_bench.errors import ModelError
+from mmrec_bench.files import atomic_write
 from mmrec_plugins.models.lm.prefix_cache import (
     disable_prefix_checkpointing,
     enable_prefix_checkpointing,
@@ -214,17 +215,17 @@ def save_adapter(model: PeftModel, folder: Path, *, backbone: str) -> None:
         model: wrapped by one of the functions above.
         folder: made when absent.
         backbone: name written as the base model's.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    part = folder / f"{WEIGHTS_FILE}.part"
-    save_file(tensors, part, metadata={"format": "pt"})
-    part.replace(folder / WEIGHTS_FILE)
+    atomic_write(folder / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
     settings = _plain(model.active_peft_config.to_dict())
     settings |= {"base_model_name_or_path": backbone, "inference_mode": True}
     text = json.dumps(settings, indent=2, sort_keys=True)
-    (folder / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
+    atomic_write(folder / SETTINGS_FILE, (text + "\n").encode())
 
 
 def load_adapter(model: PeftModel, folder: Path) -> None:

@@ -7,7 +7,6 @@ the last two are kept, so that a torn one costs only the steps since the one bef
 import hashlib
 import io
 import logging
-import os
 import pickle
 import re
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from mmrec_bench.errors import StorageError
+from mmrec_bench.files import atomic_write
 
 log = logging.getLogger("mmrec_bench")
 
@@ -39,23 +38,9 @@ def write_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     payload = buffer.getvalue()
     path = folder / f"tuning-{step:08d}.ckpt"
-    part = path.with_suffix(".part")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(hashlib.sha256(payload).digest())
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        for old in _files(folder)[_KEPT:]:
-            old.unlink(missing_ok=True)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(
-            f"cannot write the checkpoint {path} ({len(payload) / 1e6:.0f} MB): {error.strerror}; "
-            "make room and start the same command again"
-        ) from error
+    atomic_write(path, hashlib.sha256(payload).digest() + payload)
+    for old in _files(folder)[_KEPT:]:
+        old.unlink(missing_ok=True)
 
 
 def read_checkpoint(folder: Path, fingerprint: str) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from mmrec_bench.errors import ModelError
+from mmrec_bench.files import atomic_write
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.types import Example, Queries, Scores
 from mmrec_plugins.models.chatglm2.prefix_import import import_prefix
@@ -158,12 +159,11 @@ class LanguageModelRecommender:
 
     def save(self, folder: Path) -> None:
         """Write the adapter as safetensors (none of the backbone's weights) and the settings."""
-        folder.mkdir(parents=True, exist_ok=True)
         if isinstance(self._model, PeftModel):
             adapters.save_adapter(self._model, folder, backbone=self._backbone.name)
         stored = {"config": self.config.model_dump(mode="json"), "facts": self.facts()}
         text = json.dumps(stored, indent=2, sort_keys=True)
-        (folder / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
+        atomic_write(folder / SETTINGS_FILE, (text + "\n").encode())
 
     def restore(self, folder: Path, data: TrainingData) -> None:
         """Load the backbone and the adapter that `save` wrote.
