@@ -97,6 +97,16 @@ def test_every_registered_name_is_in_the_readme(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["dataset", "instructions", "encoder", "model"])
+def test_no_option_is_called_name_which_names_the_component(kind: str) -> None:
+    registry = installed()[kind]
+    assert not [
+        owned.entry.name
+        for owned in registry
+        if "name" in registry.load(owned.entry.name).Config.model_fields
+    ]
+
+
+@pytest.mark.parametrize("kind", ["dataset", "instructions", "encoder", "model"])
 def test_every_option_of_every_component_is_described(kind: str) -> None:
     registry = installed()[kind]
     missing = [

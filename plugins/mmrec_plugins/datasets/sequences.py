@@ -44,7 +44,9 @@ class Sequences:
             description="CSV with the columns item, title and, if known, asin; default: "
             "titles.csv.gz or titles.csv where there is one",
         )
-        name: str | None = Field(None, description="default: the file's name without its ending")
+        label: str | None = Field(
+            None, description="name in records and tables; default: the file's, without its ending"
+        )
         source: str = Field("not stated", description="who published the file, for the card")
         licence: str = Field("none stated", description="for the card")
         strict: bool = Field(default=False, description="stop at the first unusable line")
@@ -76,7 +78,7 @@ class Sequences:
         nothing = ("", "")
         tally.counts["items_without_title"] = sum(not rows.get(name, nothing)[0] for name in items)
         asins = [rows.get(name, nothing)[1] for name in items]
-        name = self.config.name or slug(path.name.partition(".")[0])
+        name = self.config.label or slug(path.name.partition(".")[0])
         tally.report(name)
         log.info("%s: %d interactions, %d users, %d items", name, len(item), len(users), len(items))
         return RecData(

@@ -79,7 +79,7 @@ def test_several_files_must_be_chosen_from(tmp_path: Path) -> None:
     write(write(tmp_path), name="Other.txt")
     with pytest.raises(ConfigError, match=r"Other.txt, Toys.txt"):
         load(tmp_path)
-    assert load(tmp_path, file="Toys.txt", name="toys-p5").name == "toys-p5"
+    assert load(tmp_path, file="Toys.txt", label="toys-p5").name == "toys-p5"
 
 
 def test_a_missing_file_says_what_is_expected(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_file_without_sequences_is_an_error(tmp_path: Path) -> None:
 
 def test_the_real_beauty_file_is_read_in_no_time(shared_data: Path) -> None:
     begun = time.perf_counter()
-    data = load(shared_data / "amazon-beauty-p5", name="beauty-p5", strict=True)
+    data = load(shared_data / "amazon-beauty-p5", label="beauty-p5", strict=True)
     assert time.perf_counter() - begun < 5
     assert data.name == "beauty-p5"
     assert (len(data.users), len(data.catalog)) == (22_363, 12_101)
