@@ -16,12 +16,14 @@ def run_table(finished: Sequence[FinishedRun]) -> str:
     main = finished[-1]
     first = next(iter(main.record.metrics))
     others = [name for name in main.record.metrics if name != first]
-    header = ["model", f"{first} [95 %]", *others, f"difference in {first}", "fit s", "score s"]
+    compared = [f"difference in {first}"] if len(finished) > 1 else []
+    header = ["model", f"{first} [95 %]", *others, *compared, "fit s", "score s"]
     sign = 1.0 if main.record.metrics[first].higher_is_better else -1.0
     ordered = sorted(finished, key=lambda one: -sign * _value(one, first))
     rows = [[*_cells(one, first, others), *_costs(one)] for one in ordered]
     for row, one in zip(rows, ordered, strict=True):
-        row.insert(2 + len(others), "" if one is main else _difference(main, one, first))
+        if compared:
+            row.insert(2 + len(others), "" if one is main else _difference(main, one, first))
     record = main.record
     protocol = record.spec.protocol
     candidates = (

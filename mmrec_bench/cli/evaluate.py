@@ -41,5 +41,9 @@ def command(
     finished = [runner.evaluate(one, results, names, data_root, plugins) for one in run_ids]
     if as_json:
         echo_json([one.record.model_dump(mode="json") for one in finished])
-    else:
-        click.echo(run_table(finished))
+        return
+    # only runs on the same cases stand in one table
+    protocols = dict.fromkeys(one.record.spec.protocol_id for one in finished)
+    for protocol in protocols:
+        same = [one for one in finished if one.record.spec.protocol_id == protocol]
+        click.echo(run_table(same))

@@ -87,6 +87,19 @@ def test_stored_predictions_are_measured_again_without_the_model(
     assert measured["spec"] == record["spec"]
 
 
+def test_runs_on_other_cases_are_not_compared_in_one_table(root: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    (first,) = run_popularity(root, results)
+    (second,) = run_popularity(root, results, "--limit-cases", "7")
+    ids = [str(first["run_id"]), str(second["run_id"])]
+    text = mmrec("-q", "evaluate", *ids, "--results", results).stdout
+    assert text.count("ndcg@10 [95 %]") == 2
+    assert "difference" not in text
+    text = mmrec("-q", "evaluate", ids[0], ids[0], "--results", results).stdout
+    assert text.count("ndcg@10 [95 %]") == 1
+    assert "difference in ndcg@10" in text
+
+
 def test_evaluating_against_changed_data_is_refused(root: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     (record,) = run_popularity(root, results)
