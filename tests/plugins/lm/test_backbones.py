@@ -386,3 +386,11 @@ def test_a_large_file_is_told_by_its_size_and_its_ends(tmp_path: Path) -> None:
         file.seek(size - 1)
         file.write(b"x")
     assert locating.hash_file(path) != first
+
+
+@pytest.mark.parametrize("name", ["/nonexistent", "~/nonexistent", "a/b/c", "x y/z", "nothing", ""])
+def test_what_is_neither_a_name_nor_a_folder_nor_a_hub_id_is_one_clear_line(name: str) -> None:
+    assert backbones.family_of(name) == "hf"
+    with pytest.raises(ModelError, match="no name, folder or hub id") as caught:
+        locating.locate(name)
+    assert "\n" not in str(caught.value)

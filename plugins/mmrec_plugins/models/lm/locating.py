@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from mmrec_bench.errors import ModelError, did_you_mean
 from mmrec_plugins.models.chatglm2 import checkpoint
@@ -142,7 +144,7 @@ def locate(name: str) -> Place:
             return found.place
         return _download(name, found)
     folder = Path(name).expanduser()
-    if not folder.is_dir() and name.count("/") != 1:
+    if not name or not (folder.is_dir() or _is_hub_id(name)):
         hint = did_you_mean(name, NAMES)
         raise ModelError(f"backbone {name!r} is no name, folder or hub id (owner/name){hint}")
     resolved = checkpoint.resolve(name)
@@ -162,13 +164,22 @@ def family_of(name: str) -> Family:
         return "chatglm2"
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        _, _, place = _cached(name) if name.count("/") == 1 else ("", "", None)
+        _, _, place = _cached(name) if _is_hub_id(name) else ("", "", None)
         if place is None:
             return "hf"
         folder = place.folder
     if folder.resolve() == micro_folder().resolve():
         return "chatglm2-micro"
     return "chatglm2" if checkpoint.is_original(folder) else "hf"
+
+
+def _is_hub_id(name: str) -> bool:
+    """Say whether a text has the form owner/name; `/folder` and `~/folder` have not."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1
 
 
 def _search(steps: list[tuple[str, str, Place | None]]) -> Search:
