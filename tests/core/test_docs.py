@@ -22,9 +22,9 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def class_of(heading: str) -> Any:  # noqa: ANN401 - whatever class the docs define
+def class_of(heading: str, page: str = CONTRIBUTING) -> Any:  # noqa: ANN401 - as the docs define
     """Run the first code block under a heading and return the class that it defines."""
-    section = CONTRIBUTING.split(f"\n### {heading}\n", 1)[1]
+    section = re.split(rf"\n##+ {re.escape(heading)}\n", page, maxsplit=1)[1]
     source = re.search(r"```python\n(.*?)```", section, re.DOTALL)
     assert source is not None
     space: dict[str, Any] = {"__name__": f"docs_{heading.replace(' ', '_')}"}
@@ -37,6 +37,13 @@ def class_of(heading: str) -> Any:  # noqa: ANN401 - whatever class the docs def
 class TestModelInTheDocs(RecommenderTests):
     def make(self) -> Recommender:
         cls = class_of("A model")
+        recommender: Recommender = cls(cls.Config())
+        return recommender
+
+
+class TestModelInTheReadme(RecommenderTests):
+    def make(self) -> Recommender:
+        cls = class_of("Add your own in 20 lines", README)
         recommender: Recommender = cls(cls.Config())
         return recommender
 

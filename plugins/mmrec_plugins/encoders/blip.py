@@ -82,12 +82,15 @@ class Blip:
                 BlipProcessor,
             )
 
+            from mmrec_plugins.models.lm.backbones import quiet_loading  # noqa: PLC0415 - as above
+
             device = self.config.device
             if device == "auto":
                 device = "cuda" if torch.cuda.is_available() else "cpu"
             try:
-                processor = BlipProcessor.from_pretrained(self.config.model)
-                model = BlipForConditionalGeneration.from_pretrained(self.config.model)
+                with quiet_loading():
+                    processor = BlipProcessor.from_pretrained(self.config.model)
+                    model = BlipForConditionalGeneration.from_pretrained(self.config.model)
             except (OSError, ValueError) as error:
                 reason = str(error).splitlines()[0]
                 raise ModelError(
