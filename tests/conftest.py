@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is imported
+
 _SHARED = Path(os.environ.get("MMREC_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
 
@@ -23,6 +25,5 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("MMREC_CACHE", str(cache))
     monkeypatch.delenv("MMREC_DATA", raising=False)
     monkeypatch.delenv("MMREC_CHATGLM2", raising=False)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(cache / "huggingface"))
     return cache
