@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import glob
 import io
 import json
 import os
@@ -126,9 +127,14 @@ def storage_error(path: Path, error: OSError, n_bytes: int) -> StorageError:
     return StorageError(f"cannot write {path}: {reason}; check the folder and its permissions")
 
 
-def remove_temporary(folder: Path) -> int:
-    """Remove temporary files that a killed process left; for whoever holds the folder's lock."""
-    found = list(folder.glob(f".*{TEMPORARY}"))
+def remove_temporary(folder: Path, *, of: str = "") -> int:
+    """Remove temporary files that a killed process left; for whoever holds the folder's lock.
+
+    Args:
+        folder: may be missing.
+        of: only those of the file of this name; "" = all.
+    """
+    found = list(folder.glob(f".{glob.escape(of)}*{TEMPORARY}"))
     for path in found:
         path.unlink(missing_ok=True)
     return len(found)

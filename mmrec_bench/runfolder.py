@@ -13,7 +13,7 @@ from typing import Self
 from mmrec_bench.config import RunConfig
 from mmrec_bench.errors import StorageError
 from mmrec_bench.evaluation import Interval as MeasuredInterval
-from mmrec_bench.files import LockHolder, atomic_write, locked
+from mmrec_bench.files import LockHolder, atomic_write, locked, remove_temporary
 from mmrec_bench.predictions import Predictions
 from mmrec_bench.records import (
     Interval,
@@ -23,6 +23,7 @@ from mmrec_bench.records import (
     environment,
     finite,
     now,
+    record_path,
     write_record,
 )
 from mmrec_bench.types import RecData, Split
@@ -69,6 +70,7 @@ class RunFolder:
         self.predictions = self.path / "predictions"
         self.model = self.path / "model"
         self.scratch = self.path / "scratch"
+        self.draft = self.path / "model.draft"
 
     @classmethod
     @contextmanager
@@ -89,6 +91,7 @@ class RunFolder:
         folder = cls(results, spec)
         folder.path.mkdir(parents=True, exist_ok=True)
         with locked(folder.path, on_wait=lambda who: _say_waiting(folder.path, who)):
+            folder.sweep()
             folder.check_spec()
             if fresh:
                 folder.clear()
@@ -100,6 +103,14 @@ class RunFolder:
             atomic_write(folder.path / "request.json", json.dumps(request, indent=2).encode())
             folder.scratch.mkdir(exist_ok=True)
             yield folder
+
+    def sweep(self) -> None:
+        """Remove half-written files that a killed process of this run left."""
+        for place in (self.path, self.scratch, self.predictions):
+            remove_temporary(place)
+        record = record_path(self.results, self.spec)
+        remove_temporary(record.parent, of=record.name)
+        shutil.rmtree(self.draft, ignore_errors=True)
 
     def check_spec(self) -> None:
         """Refuse a folder in which another spec ran."""
@@ -132,14 +143,12 @@ class RunFolder:
     @contextmanager
     def saving(self, seconds: float, facts: Mapping[str, str | int | float]) -> Iterator[Path]:
         """Give a folder to save the model in; it takes its place only when all was written."""
-        draft = self.path / "model.draft"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir()
-        yield draft
+        self.draft.mkdir()
+        yield self.draft
         fit = {"seconds": seconds, "facts": dict(facts)}
-        atomic_write(draft / "fit.json", json.dumps(fit, indent=2).encode())
+        atomic_write(self.draft / "fit.json", json.dumps(fit, indent=2).encode())
         shutil.rmtree(self.model, ignore_errors=True)
-        draft.rename(self.model)
+        self.draft.rename(self.model)
 
     def fit_report(self) -> tuple[float, dict[str, str | int | float]]:
         """Return the seconds and facts of the fit."""

@@ -68,6 +68,27 @@ def memory(record: dict[str, object]) -> dict[str, object]:
     return {"peak_memory_bytes": resources["peak_memory_bytes"]}
 
 
+def test_what_a_killed_process_left_half_written_is_swept_away(root: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    (record,) = run_popularity(root, results)
+    run = results / "runs" / str(record["run_id"])
+    records = results / "records" / "toy" / "popularity"
+    strangers = records / ".another-run.json.77.tmp"
+    left = [
+        run / ".timing.json.77.tmp",
+        run / "predictions" / ".part-0.npz.77.tmp",
+        records / f".{record['run_id']}.json.77.tmp",
+        run / "model.draft" / "weights",
+    ]
+    for path in [*left, strangers]:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    (again,) = run_popularity(root, results)
+    assert again["digest"] == record["digest"]
+    assert not [path for path in left if path.exists()]
+    assert strangers.exists()  # another run may be writing it now
+
+
 def test_the_table_goes_to_stdout_and_progress_to_stderr(root: Path, tmp_path: Path) -> None:
     done = mmrec("run", "-m", "popularity", *TINY, "--data-root", root, "--results", tmp_path / "r")
     assert "popularity" in done.stdout
