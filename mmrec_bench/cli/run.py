@@ -54,6 +54,9 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--baselines/--no-baselines", default=True, help="Run the model's baselines in the same call."
 )
+@click.option(
+    "--strict", is_flag=True, help="Damaged data is an error; the same as -o dataset.strict=true."
+)
 @click.option("--dry-run", is_flag=True, help="Print the resolved run and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
 def command(
@@ -71,6 +74,7 @@ def command(
     limit_cases: int | None,
     resume: bool,
     baselines: bool,
+    strict: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -87,6 +91,8 @@ def command(
         "seed": seed,
         "limit_cases": limit_cases,
     }
+    if strict:
+        overrides = (*overrides, "dataset.strict=true")
     run_config = resolve_config(config, chosen, overrides)
     root = data_root or default_data_root()
     workspace = planning.Workspace(results, root, device, fresh=not resume)

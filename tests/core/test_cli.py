@@ -210,6 +210,15 @@ def test_a_wrong_word_is_an_error_that_names_the_right_one(
     assert "Traceback" not in done.stderr
 
 
+def test_strict_makes_damaged_data_an_error(root: Path, tmp_path: Path) -> None:
+    (root / "toy.txt").write_bytes((root / "toy.txt").read_bytes() + b"lonely-user\n")
+    arguments = ["-m", "popularity", *TINY, "--data-root", root, "--results", tmp_path / "r"]
+    mmrec("-q", "run", *arguments)
+    done = mmrec("-q", "run", "--strict", *arguments, check=1)
+    assert "toy.txt" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_missing_data_is_one_line_and_debug_shows_the_traceback(tmp_path: Path) -> None:
     root = str(tmp_path / "none")
     arguments = ["run", "-m", "popularity", "-d", "sequences", "--data-root", root]
