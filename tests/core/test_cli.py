@@ -212,7 +212,8 @@ def test_a_wrong_word_is_an_error_that_names_the_right_one(
 
 def test_strict_makes_damaged_data_an_error(root: Path, tmp_path: Path) -> None:
     (root / "toy.txt").write_bytes((root / "toy.txt").read_bytes() + b"lonely-user\n")
-    arguments = ["-m", "popularity", *TINY, "--data-root", root, "--results", tmp_path / "r"]
+    arguments = ["-m", "popularity", *TINY, "--data-root", str(root)]
+    arguments += ["--results", str(tmp_path / "r")]
     mmrec("-q", "run", *arguments)
     done = mmrec("-q", "run", "--strict", *arguments, check=1)
     assert "toy.txt" in done.stderr
