@@ -89,6 +89,17 @@ def test_what_a_killed_process_left_half_written_is_swept_away(root: Path, tmp_p
     assert strangers.exists()  # another run may be writing it now
 
 
+def test_a_folder_in_which_another_spec_ran_is_refused(root: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    (record,) = run_popularity(root, results)
+    spec = results / "runs" / str(record["run_id"]) / "spec.json"
+    spec.write_text(spec.read_text().replace('"seed": 0', '"seed": 5'))
+    arguments = ["-m", "popularity", *TINY, "--data-root", str(root), "--results", str(results)]
+    done = mmrec("-q", "run", *arguments, check=1)
+    assert "belongs to another run" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_the_table_goes_to_stdout_and_progress_to_stderr(root: Path, tmp_path: Path) -> None:
     done = mmrec("run", "-m", "popularity", *TINY, "--data-root", root, "--results", tmp_path / "r")
     assert "popularity" in done.stdout
