@@ -53,6 +53,8 @@ def prepare(config: RunConfig, workspace: Workspace, plugins: Plugins) -> Task:
     )
     log.info("reading %s below %s", name, workspace.data_root)
     data = dataset.load(workspace.data_root)
+    leaks = protocol.describe_leaks(config.protocol)
+    data = replace(data, card=replace(data.card, notes=(*data.card.notes, *leaks)))
     split = protocol.make_split(data, config.protocol)
     if config.limit_cases is not None:
         rows = np.arange(min(config.limit_cases, len(split.test)), dtype=np.int64)

@@ -100,6 +100,14 @@ def test_a_folder_in_which_another_spec_ran_is_refused(root: Path, tmp_path: Pat
     assert done.stderr.count("\n") == 1
 
 
+def test_the_card_in_a_record_says_what_the_protocol_leaks(root: Path, tmp_path: Path) -> None:
+    for split, leaks in (("leave-one-out", True), ("global-time", False)):
+        (record,) = run_popularity(root, tmp_path / split, "--protocol", split)
+        card = record["card"]
+        assert isinstance(card, dict)
+        assert any("leaks across users in time" in note for note in card["notes"]) == leaks
+
+
 def test_the_table_goes_to_stdout_and_progress_to_stderr(root: Path, tmp_path: Path) -> None:
     done = mmrec("run", "-m", "popularity", *TINY, "--data-root", root, "--results", tmp_path / "r")
     assert "popularity" in done.stdout
