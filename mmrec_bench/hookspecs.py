@@ -55,5 +55,13 @@ def mmrec_register_metrics() -> "Iterable[Entry]":  # type: ignore[empty-body]
 
 
 @hookspec
+def mmrec_register_teachers() -> "Iterable[Entry]":  # type: ignore[empty-body]
+    """Called once, when names are first needed; returns Entries of `Teacher`s.
+
+    A teacher is asked for as `name` or `name:model`; its Config then has a field `model`.
+    """
+
+
+@hookspec
 def mmrec_register_commands(cli: "click.Group") -> None:
     """Called at the start of the command line, before arguments are read; adds commands to it."""

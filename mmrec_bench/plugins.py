@@ -15,7 +15,7 @@ from mmrec_bench.registry import Entry, Registry
 log = logging.getLogger("mmrec_bench")
 
 OWN_DISTRIBUTION = "mmrec-bench"
-KINDS = ("dataset", "instructions", "encoder", "model", "metric")
+KINDS = ("dataset", "instructions", "encoder", "model", "metric", "teacher")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,15 @@ from mmrec_bench.files import (
     write_arrays,
 )
 from mmrec_bench.ranks import concat, take
-from mmrec_bench.types import Answers, FloatArray, Int64Array, Ranks, Scores
+from mmrec_bench.types import Answers, FloatArray, Int32Array, Int64Array, Ranks, Scores
 
 SCHEMA = 1
 MANIFEST = "predictions.json"
 
 RANK_COLUMNS = ("n_better", "n_tied", "ranked", "case", "n_targets", "n_candidates", "top")
-ANSWER_COLUMNS = ("text", "outcome", "hallucinated", "prompt_tokens", "answer_tokens")
+TEXT_COLUMNS = ("text", "outcome")
 COUNT_COLUMNS = ("hallucinated", "prompt_tokens", "answer_tokens")
+OPTIONAL_COLUMNS = {"retries": np.int32, "seconds": np.float32, "cost": np.float64}
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +43,15 @@ class Predictions:
         ranks: ranks of these cases.
         scores: (B, C) float32 in the shown order of the candidates; None where not kept.
         answers: per case, for models that generate text.
+        shown: (B, n, 3) int32 where the target was shown and put, see `permutations.places_shown`;
+            None for models that are shown no list.
     """
 
     rows: Int64Array
     ranks: Ranks
     scores: FloatArray | None
     answers: Answers | None
+    shown: Int32Array | None = None
 
 
 class PredictionStore:
@@ -89,13 +93,16 @@ class PredictionStore:
             todo[arrays["rows"]] = False
         return np.flatnonzero(todo)
 
-    def append(self, rows: Int64Array, scores: Scores, ranks: Ranks) -> None:
+    def append(
+        self, rows: Int64Array, scores: Scores, ranks: Ranks, shown: Int32Array | None = None
+    ) -> None:
         """Write one part.
 
         Args:
             rows: (b,) different case rows.
             scores: their scores and answers.
             ranks: their ranks.
+            shown: (b, n, 3) where their targets were shown and put.
 
         Raises:
             StorageError: the disk is full or the folder cannot be written; earlier parts are whole.
@@ -115,6 +122,8 @@ class PredictionStore:
         arrays |= {name: getattr(ranks, name) for name in RANK_COLUMNS}
         if self.keep_scores:
             arrays["scores"] = np.ascontiguousarray(scores.values, np.float32)
+        if shown is not None:
+            arrays["shown"] = shown
         if scores.answers is not None:
             arrays["answers"] = _pack_answers(scores.answers)
         checksum = self._checksum(arrays)
@@ -146,13 +155,15 @@ class PredictionStore:
         order = np.argsort(rows)
         scores = [part.scores for part in parts if part.scores is not None]
         answers = [part.answers for part in parts if part.answers is not None]
-        if len(scores) not in (0, len(parts)) or len(answers) not in (0, len(parts)):
+        shown = [part.shown for part in parts if part.shown is not None]
+        if not {len(scores), len(answers), len(shown)} <= {0, len(parts)}:
             raise StorageError(f"{self.folder}: some parts have scores or answers and some do not")
         return Predictions(
             rows=rows[order],
             ranks=take(concat([part.ranks for part in parts]), order),
             scores=np.concatenate(scores)[order] if scores else None,
             answers=_join_answers(answers, order) if answers else None,
+            shown=np.concatenate(shown)[order] if shown else None,
         )
 
     def clear(self) -> None:
@@ -238,6 +249,7 @@ class _Part:
     ranks: Ranks
     scores: FloatArray | None
     answers: Answers | None
+    shown: Int32Array | None
 
     @classmethod
     def of(cls, arrays: Arrays, rows: Int64Array) -> "_Part":
@@ -245,7 +257,10 @@ class _Part:
         answers = None
         if "answers" in arrays:
             answers = _join_answers([_unpack_answers(arrays["answers"])], rows)
-        return cls(ranks, arrays["scores"][rows] if "scores" in arrays else None, answers)
+        scores, shown = (
+            arrays[name][rows] if name in arrays else None for name in ("scores", "shown")
+        )
+        return cls(ranks, scores, answers, shown)
 
 
 def _within(rows: Int64Array, n_cases: int) -> bool:
@@ -254,25 +269,33 @@ def _within(rows: Int64Array, n_cases: int) -> bool:
 
 def _pack_answers(answers: Answers) -> NDArray[np.uint8]:
     """Return the answers as UTF-8 JSON; lone surrogates, which UTF-8 has not, become "?"."""
-    columns: dict[str, Any] = {name: getattr(answers, name) for name in ANSWER_COLUMNS}
+    columns: dict[str, Any] = {name: list(getattr(answers, name)) for name in TEXT_COLUMNS}
     columns["text"] = [t.encode("utf-8", "replace").decode("utf-8") for t in answers.text]
-    for name in COUNT_COLUMNS:
-        columns[name] = np.asarray(columns[name]).tolist()
+    for name in (*COUNT_COLUMNS, *OPTIONAL_COLUMNS):
+        column = getattr(answers, name)
+        if column is not None:  # NaN becomes null
+            columns[name] = np.asarray(column).tolist()
     return np.frombuffer(orjson.dumps(columns), np.uint8)
 
 
 def _unpack_answers(packed: NDArray[np.uint8]) -> Answers:
     columns = orjson.loads(packed.tobytes())
-    return Answers(
-        text=tuple(columns["text"]),
-        outcome=tuple(columns["outcome"]),
-        **{name: np.array(columns[name], np.int32) for name in COUNT_COLUMNS},
-    )
+    optional: dict[str, Any] = {
+        name: np.array([np.nan if value is None else value for value in columns[name]], dtype)
+        for name, dtype in OPTIONAL_COLUMNS.items()
+        if name in columns
+    }
+    counts: dict[str, Any] = {name: np.array(columns[name], np.int32) for name in COUNT_COLUMNS}
+    return Answers(tuple(columns["text"]), tuple(columns["outcome"]), **counts, **optional)
 
 
 def _join_answers(parts: list[Answers], order: Int64Array) -> Answers:
     text = [text for part in parts for text in part.text]
     outcome = [outcome for part in parts for outcome in part.outcome]
-    counts = {n: np.concatenate([getattr(p, n) for p in parts])[order] for n in COUNT_COLUMNS}
+    columns: dict[str, Any] = {}
+    for name in (*COUNT_COLUMNS, *OPTIONAL_COLUMNS):
+        found = [getattr(part, name) for part in parts]
+        if all(column is not None for column in found):
+            columns[name] = np.concatenate(found)[order]
     chosen = order.tolist()
-    return Answers(tuple(text[i] for i in chosen), tuple(outcome[i] for i in chosen), **counts)
+    return Answers(tuple(text[i] for i in chosen), tuple(outcome[i] for i in chosen), **columns)

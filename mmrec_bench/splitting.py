@@ -16,6 +16,7 @@ from mmrec_bench.types import BoolArray, Int32Array, Int64Array, Interactions, R
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
 TIE_STREAM, SPLIT_STREAM, NUMBER_STREAM, CANDIDATE_STREAM = 1, 2, 3, 4
+PERMUTATION_STREAM, PICTURE_STREAM, HOLD_OUT_STREAM = 5, 6, 7
 """Random streams of one data seed: changing one step leaves the draws of the others alone."""
 
 

@@ -38,6 +38,42 @@ def run_table(finished: Sequence[FinishedRun]) -> str:
     return "\n".join([title, "", *align(header, rows), "", f"run_id: {record.run_id}"])
 
 
+def ablation_table(finished: Sequence[FinishedRun]) -> str:
+    """Show what the pictures are worth: each run beside the one with the real pictures, paired."""
+    real = next(one for one in finished if one.record.spec.images == "real")
+    names = list(real.record.metrics)
+    header = ["pictures", f"{names[0]} [95 %]", *names[1:], f"real less this, in {names[0]}"]
+    rows = [
+        [
+            one.record.spec.images,
+            *_cells(one, names[0], names[1:])[1:],
+            "" if one is real else _difference(real, one, names[0]),
+        ]
+        for one in finished
+    ]
+    record = real.record
+    title = f"{record.title} on {record.spec.dataset.name}: {record.counts['n_cases']} cases"
+    ids = [f"{one.record.spec.images}: {one.record.run_id}" for one in finished]
+    return "\n".join([title, "", *align(header, rows), "", *ids])
+
+
+def ablation_rows(finished: Sequence[FinishedRun]) -> list[dict[str, object]]:
+    """Return the same for scripts: a row a run, with the paired difference of every metric."""
+    real = next(one for one in finished if one.record.spec.images == "real")
+    rows: list[dict[str, object]] = []
+    for one in finished:
+        row: dict[str, object] = {"images": one.record.spec.images, "run_id": one.record.run_id}
+        for name, metric in one.record.metrics.items():
+            ours, theirs = real.measurements[name].per_case, one.measurements[name].per_case
+            row[name] = metric.value
+            if one is real or ours is None or theirs is None:
+                continue
+            found = paired_difference(ours, theirs, seed=0)
+            row[f"{name}_lost"] = {"value": found.value, "low": found.low, "high": found.high}
+        rows.append(row)
+    return rows
+
+
 def align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lay out a table: first column left, the others right, a rule below the header."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]

@@ -14,6 +14,7 @@ _KINDS = {
     "encoders": "encoder",
     "models": "model",
     "metrics": "metric",
+    "teachers": "teacher",
 }
 
 

@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from mmrec_bench import hookspecs
-from mmrec_bench.interfaces import Describer, Encoder, InstructionBuilder, Metric, Recommender
+from mmrec_bench.interfaces import (
+    Describer,
+    Encoder,
+    InstructionBuilder,
+    Metric,
+    Recommender,
+    Teacher,
+    WritingRequest,
+    Written,
+)
 from mmrec_bench.plugins import installed
 from mmrec_bench.testing import (
     DatasetTests,
@@ -84,6 +93,13 @@ def test_the_encoder_in_the_docs_encodes_and_describes() -> None:
     assert len(encoder.describe(items)) == 3
 
 
+def test_the_teacher_in_the_docs_writes_one_answer_a_request() -> None:
+    cls = class_of("A teacher")
+    teacher = cls(cls.Config())
+    assert isinstance(teacher, Teacher)
+    assert teacher.write([WritingRequest((), None, "yes")]) == [Written("YES")]
+
+
 @pytest.mark.parametrize(
     "hook", [name for name in vars(hookspecs) if name.startswith("mmrec_register")]
 )
@@ -93,7 +109,7 @@ def test_every_hook_is_documented_with_its_arguments(hook: str) -> None:
     assert inspect.getdoc(getattr(hookspecs, hook))
 
 
-@pytest.mark.parametrize("kind", ["dataset", "instructions", "encoder", "model", "metric"])
+@pytest.mark.parametrize("kind", ["dataset", "instructions", "encoder", "model", "metric", "teacher"])
 def test_every_registered_name_is_in_the_readme(kind: str) -> None:
     missing = [
         owned.entry.name
@@ -103,7 +119,7 @@ def test_every_registered_name_is_in_the_readme(kind: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("kind", ["dataset", "instructions", "encoder", "model"])
+@pytest.mark.parametrize("kind", ["dataset", "instructions", "encoder", "model", "teacher"])
 def test_no_option_is_called_name_which_names_the_component(kind: str) -> None:
     registry = installed()[kind]
     assert not [
@@ -113,7 +129,7 @@ def test_no_option_is_called_name_which_names_the_component(kind: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", ["dataset", "instructions", "encoder", "model"])
+@pytest.mark.parametrize("kind", ["dataset", "instructions", "encoder", "model", "teacher"])
 def test_every_option_of_every_component_is_described(kind: str) -> None:
     registry = installed()[kind]
     missing = [
