@@ -5,7 +5,7 @@ Letters: B cases, C candidates, N items, T targets, K top.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,10 @@ BLOCK = 1 << 20
 """Scores handled at a time."""
 
 RESAMPLES = 1000
+
+STRICT = "strict_"
+"""Before a metric's name: answers that had to be repaired count as misses."""
+
 LEVEL = 0.95
 
 
@@ -119,6 +123,19 @@ def validate(scores: Scores, cases: Cases) -> float:
 def measurements(metrics: Iterable[Metric], outcomes: Outcomes) -> dict[str, Measurement]:
     """Return each metric's measurement by name, per-case values included."""
     return {metric.name: metric.measure(outcomes) for metric in metrics}
+
+
+def only_valid(outcomes: Outcomes) -> Outcomes:
+    """Return the outcomes with every answer that was not in order counted as a miss.
+
+    Ranks of repaired answers are real, but another reader might not have repaired them; both
+    readings belong in a record.
+    """
+    if outcomes.answers is None:
+        return outcomes
+    valid = np.array(outcomes.answers.outcome, np.str_) == "ok"
+    ranks = outcomes.ranks
+    return replace(outcomes, ranks=replace(ranks, ranked=ranks.ranked & valid[ranks.case]))
 
 
 def measure(

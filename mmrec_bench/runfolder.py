@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 from mmrec_bench.config import RunConfig
 from mmrec_bench.errors import StorageError
 from mmrec_bench.evaluation import Interval as MeasuredInterval
 from mmrec_bench.files import LockHolder, atomic_write, locked, remove_temporary
+from mmrec_bench.permutations import by_position
 from mmrec_bench.predictions import Predictions
 from mmrec_bench.records import (
     Interval,
@@ -26,7 +27,7 @@ from mmrec_bench.records import (
     record_path,
     write_record,
 )
-from mmrec_bench.types import RecData, Split
+from mmrec_bench.types import Answers, Outcome, RecData, Split
 
 log = logging.getLogger("mmrec_bench")
 
@@ -132,7 +133,7 @@ class RunFolder:
         """Remove everything but the lock."""
         for path in (self.predictions, self.model, self.scratch):
             shutil.rmtree(path, ignore_errors=True)
-        for name in ("timing.json", "spec.json", "request.json"):
+        for name in ("timing.json", "memory.json", "spec.json", "request.json"):
             (self.path / name).unlink(missing_ok=True)
 
     @property
@@ -154,6 +155,18 @@ class RunFolder:
         """Return the seconds and facts of the fit."""
         report = json.loads((self.model / "fit.json").read_text(encoding="utf-8"))
         return report["seconds"], report["facts"]
+
+    def keep_memory_facts(self, facts: Mapping[str, float]) -> None:
+        """Keep what a memorisation probe found; every later record of the run tells it."""
+        atomic_write(self.path / "memory.json", json.dumps(dict(facts), indent=2).encode())
+
+    def memory_facts(self) -> dict[str, float]:
+        """Return what a memorisation probe found; {} where none was asked for."""
+        path = self.path / "memory.json"
+        if not path.exists():
+            return {}
+        facts: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+        return facts
 
     def add_score_time(self, seconds: float, cases: int) -> None:
         """Add to the seconds spent scoring, over all processes that worked on this run."""
@@ -191,6 +204,7 @@ def make_record(
 ) -> RunRecord:
     """Put together the record of a finished run."""
     fit_seconds, facts = folder.fit_report()
+    facts |= folder.memory_facts()
     score_seconds, cases = folder.score_time()
     answers = predictions.answers
     metrics = {
@@ -203,7 +217,9 @@ def make_record(
         )
         for name, one in intervals.items()
     }
-    counts = {**split.counts, "n_cases": len(split.test)}
+    counts = {**split.counts, "n_cases": len(split.test), **_answer_counts(answers)}
+    candidates = split.test.queries.candidates
+    n_shown = 0 if candidates is None else candidates.shape[1]
     return RunRecord(
         run_id=spec.run_id,
         created=now(),
@@ -219,7 +235,29 @@ def make_record(
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "prompt_tokens": int(answers.prompt_tokens.sum()) if answers else None,
             "answer_tokens": int(answers.answer_tokens.sum()) if answers else None,
+            **_request_costs(answers),
         },
         environment=environment(str(facts.get("device", "cpu"))),
         digest=digest(spec, counts, metrics),
+        positions={} if predictions.shown is None else by_position(predictions.shown, n_shown),
     )
+
+
+def _answer_counts(answers: Answers | None) -> dict[str, int]:
+    """Count how written answers were read, and what they named that was no candidate."""
+    if answers is None:
+        return {}
+    counts = {f"n_{name}_answers": answers.outcome.count(name) for name in get_args(Outcome)}
+    return counts | {"n_hallucinated_items": int(answers.hallucinated.sum())}
+
+
+def _request_costs(answers: Answers | None) -> dict[str, float | int | None]:
+    """Sum what a server's answers cost; None = not known, {} = nothing was asked of a server."""
+    if answers is None or answers.cost is None:
+        return {}
+    retries, seconds = answers.retries, answers.seconds
+    return {
+        "cost_usd": finite(float(answers.cost.sum())),
+        "retries": None if retries is None else int(retries.sum()),
+        "answer_seconds": None if seconds is None else finite(round(float(seconds.sum()), 3)),
+    }

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mmrec_bench.evaluation import paired_difference
+from mmrec_bench.evaluation import STRICT, paired_difference
 from mmrec_bench.records import Interval
 from mmrec_bench.runner import FinishedRun
 
@@ -15,7 +15,7 @@ def run_table(finished: Sequence[FinishedRun]) -> str:
     """
     main = finished[-1]
     first = next(iter(main.record.metrics))
-    others = [name for name in main.record.metrics if name != first]
+    others = [n for n in main.record.metrics if n != first and not n.startswith(STRICT)]
     compared = [f"difference in {first}"] if len(finished) > 1 else []
     header = ["model", f"{first} [95 %]", *others, *compared, "fit s", "score s"]
     sign = 1.0 if main.record.metrics[first].higher_is_better else -1.0
@@ -41,7 +41,7 @@ def run_table(finished: Sequence[FinishedRun]) -> str:
 def ablation_table(finished: Sequence[FinishedRun]) -> str:
     """Show what the pictures are worth: each run beside the one with the real pictures, paired."""
     real = next(one for one in finished if one.record.spec.images == "real")
-    names = list(real.record.metrics)
+    names = [name for name in real.record.metrics if not name.startswith(STRICT)]
     header = ["pictures", f"{names[0]} [95 %]", *names[1:], f"real less this, in {names[0]}"]
     rows = [
         [

@@ -16,6 +16,7 @@ from mmrec_bench.evaluation import (
     interval,
     intervals,
     measure,
+    only_valid,
     paired_difference,
     rank,
     take,
@@ -23,6 +24,7 @@ from mmrec_bench.evaluation import (
 )
 from mmrec_bench.protocol import make_split
 from mmrec_bench.types import (
+    Answers,
     Cases,
     Catalog,
     DataCard,
@@ -375,3 +377,20 @@ def test_candidate_order_never_decides() -> None:
     scores = counts.astype(np.float32)
 
     assert_same(rank(scores[candidates], split.test), rank(scores[candidates[:, ::-1]], turned))
+
+
+def test_repaired_and_unread_answers_are_misses_in_the_strict_reading() -> None:
+    scores = np.array([[2, 1], [2, 1], [2, 1]], np.float32)
+    queries = Queries(
+        np.arange(3, dtype=np.int32),
+        Ragged.from_rows([[0]] * 3),
+        np.array([[5, 6]] * 3, np.int32),
+    )
+    cases = Cases(queries, Ragged.from_rows([[5]] * 3))
+    zeros = np.zeros(3, np.int32)
+    answers = Answers(("A",) * 3, ("ok", "repaired", "invalid"), zeros, zeros, zeros)
+    outcomes = Outcomes(
+        rank(scores, cases), Catalog(Vocabulary([]), []), np.zeros(0, np.int64), answers
+    )
+    assert only_valid(outcomes).ranks.ranked.tolist() == [True, False, False]
+    assert outcomes.ranks.ranked.all()
