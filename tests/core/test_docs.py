@@ -109,7 +109,9 @@ def test_every_hook_is_documented_with_its_arguments(hook: str) -> None:
     assert inspect.getdoc(getattr(hookspecs, hook))
 
 
-@pytest.mark.parametrize("kind", ["dataset", "instructions", "encoder", "model", "metric", "teacher"])
+@pytest.mark.parametrize(
+    "kind", ["dataset", "instructions", "encoder", "model", "metric", "teacher"]
+)
 def test_every_registered_name_is_in_the_readme(kind: str) -> None:
     missing = [
         owned.entry.name
