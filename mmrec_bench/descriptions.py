@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-import logging
 from pathlib import Path
 
 from mmrec_bench.files import atomic_write
+from mmrec_bench.images import content_keys
 from mmrec_bench.interfaces import Describer
 from mmrec_bench.paths import cache_dir
 from mmrec_bench.progress import progress
 from mmrec_bench.types import Catalog, Item
 
-log = logging.getLogger("mmrec_bench")
 _BATCH = 32
 
 
@@ -21,12 +20,11 @@ def describe_catalog(catalog: Catalog, encoder: Describer, name: str) -> Catalog
     Words are cached below the cache folder under the hash of the first picture's bytes, per
     encoder fingerprint, so that a changed picture or encoder is described anew.
     """
-    items = [item for item in catalog if item.images]
-    keys = {item.index: key for item in items if (key := _content_key(item.images[0]))}
+    keys = content_keys(catalog)
     mark = hashlib.sha256(encoder.fingerprint().encode()).hexdigest()[:16]
     path = cache_dir() / "descriptions" / f"{name}-{mark}.json"
     known = _read(path)
-    todo = [item for item in items if item.index in keys and keys[item.index] not in known]
+    todo = [catalog[index] for index, key in keys.items() if key not in known]
     if todo:
         known.update(_describe(todo, keys, encoder, name))
         atomic_write(path, json.dumps(known, sort_keys=True).encode())
@@ -47,14 +45,6 @@ def _describe(
                 found[keys[item.index]] = list(words)
             bar.advance(len(batch))
     return found
-
-
-def _content_key(path: Path) -> str | None:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        log.warning("picture %s cannot be read and is left out: %s", path, error.strerror)
-        return None
 
 
 def _read(path: Path) -> dict[str, list[str]]:

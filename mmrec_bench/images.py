@@ -5,6 +5,8 @@ bombs that unpack to gigabytes. Here each of these is one `DataFormatError` with
 else gets out, no warning either, so that a run that counts broken pictures never stops at one.
 """
 
+import hashlib
+import logging
 import stat
 import struct
 import threading
@@ -16,10 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mmrec_bench.errors import DataFormatError
+from mmrec_bench.types import Catalog
 
 if TYPE_CHECKING:
     import PIL.Image
 
+log = logging.getLogger("mmrec_bench")
 MAX_PIXELS = 50_000_000
 """Pixels of the largest picture that is decoded: 150 MB as RGB."""
 MAX_SIDE = 32_768
@@ -75,6 +79,31 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> "PIL.Image.Image"
             return _upright(_to_rgb(image), _orientation(image))
         except _DECODER_FAULTS as error:
             raise DataFormatError(f"{path}: {_reason(error)}") from None
+
+
+def content_keys(catalog: Catalog) -> dict[int, str]:
+    """Return item number -> hash of the bytes of its first picture, for the items that have one.
+
+    Pictures that cannot be read are left out and told in one warning.
+    """
+    keys: dict[int, str] = {}
+    failed: list[str] = []
+    for index, images in enumerate(catalog.images):
+        if not images:
+            continue
+        try:
+            with _open_file(images[0]) as file:
+                keys[index] = hashlib.sha256(file.read()).hexdigest()
+        except OSError as error:
+            failed.append(f"{images[0]}: {_reason(error)}")
+        except DataFormatError as error:
+            failed.append(str(error))
+    if failed:
+        log.warning(
+            "%d of %d pictures cannot be read and are left out; the first: %s",
+            *(len(failed), len(failed) + len(keys), failed[0]),
+        )
+    return keys
 
 
 @contextmanager

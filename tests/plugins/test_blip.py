@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,14 @@ def test_vectors_are_one_row_an_item_and_nan_without_a_picture(
     assert vectors.dtype == np.float32
     assert np.isnan(vectors).all(axis=1).tolist() == [False, True, True, False]
     assert not np.allclose(vectors[0], vectors[3])
+
+
+def test_the_fingerprint_of_a_folder_follows_its_content(tiny_blip: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_blip, tmp_path / "copy")
+    first, second = (Blip(Blip.Config(model=str(folder))) for folder in (tiny_blip, copy))
+    assert first.fingerprint() == second.fingerprint()
+    (copy / "model.safetensors").write_bytes(b"other")
+    assert first.fingerprint() != second.fingerprint()
 
 
 def test_a_model_that_is_not_to_be_had_is_one_clear_line(items: list[Item]) -> None:

@@ -15,6 +15,27 @@ def mmrec_register_encoders() -> list[Entry]:
             extra="mmrec-bench[efficientnet]",
         ),
         Entry(
+            "efficientnet",
+            "mmrec_plugins.encoders.efficientnet:EfficientNet",
+            "vectors by EfficientNet-Lite0, weights packaged: colour, texture, ImageNet classes",
+            extra="mmrec-bench[efficientnet]",
+        ),
+        Entry(
+            "clip",
+            "mmrec_plugins.encoders.hub_vision:Clip",
+            "image embeddings by a CLIP model (hub id or folder an option); safetensors only",
+        ),
+        Entry(
+            "siglip",
+            "mmrec_plugins.encoders.hub_vision:Siglip",
+            "image embeddings by a SigLIP model (hub id or folder an option); safetensors only",
+        ),
+        Entry(
+            "features",
+            "mmrec_plugins.encoders.features:Features",
+            "vectors from a .npy file, one row an item; for items with no picture file as well",
+        ),
+        Entry(
             "blip",
             "mmrec_plugins.encoders.blip:Blip",
             "a caption of the picture by a BLIP model (hub id an option); for a GPU",

@@ -26,9 +26,8 @@ from PIL import Image
 from pydantic import Field
 
 from mmrec_bench.config import ComponentConfig
-from mmrec_bench.errors import DataFormatError
-from mmrec_bench.images import open_image
 from mmrec_bench.types import FloatArray, Item
+from mmrec_plugins.encoders.pictures import open_first
 
 if TYPE_CHECKING:
     from mmrec_plugins.encoders.imagenet import Labeller
@@ -85,7 +84,7 @@ class ImageTags:
 
     def describe(self, items: Sequence[Item]) -> list[tuple[str, ...]]:
         """Words of each item's first picture; () where there is none that can be opened."""
-        pictures = [_open(item) for item in items]
+        pictures = [open_first(item) for item in items]
         words = [tuple(look(p, self.config.max_colours).strengths) if p else () for p in pictures]
         if self._labeller is None:
             return words
@@ -107,21 +106,12 @@ class ImageTags:
         column = {word: i for i, word in enumerate(self.words)}
         out = np.full((len(items), len(self.words)), np.nan, np.float32)
         for row, item in zip(out, items, strict=True):
-            picture = _open(item)
+            picture = open_first(item)
             if picture:
                 row[:] = 0
                 for word, strength in look(picture, len(COLOURS)).strengths.items():
                     row[column[word]] = strength
         return out
-
-
-def _open(item: Item) -> Image.Image | None:
-    if not item.images:
-        return None
-    try:
-        return open_image(item.images[0])
-    except DataFormatError:
-        return None
 
 
 def _labeller(mode: str) -> "Labeller | None":

