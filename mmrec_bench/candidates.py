@@ -169,6 +169,7 @@ def candidate_sets(
     n_candidates: int,
     weights: NDArray[np.float64] | None,
     name: Sequence[str],
+    kind: str | None = None,
 ) -> Int32Array:
     """Return (B, n_candidates): each case's targets and enough negatives, targets first.
 
@@ -180,6 +181,7 @@ def candidate_sets(
         n_candidates: size of a set, targets included.
         weights: (N,) of popularity, or None = uniform.
         name: (n_users,) string ids, for messages.
+        kind: which items have a weight, for messages, e.g. "that are held out ".
 
     Raises:
         ProtocolError: too many targets, or too few items that a user has not taken.
@@ -195,7 +197,8 @@ def candidate_sets(
     available = seen.available(user, weights)
     if (available < need).any():
         worst = int(np.argmin(available - need))
-        kind = "" if weights is None else "with train interactions "
+        if kind is None:
+            kind = "" if weights is None else "with train interactions "
         fit = int((available + targets.lengths).min())
         smaller = f"protocol.n_candidates <= {fit} or " if fit > targets.lengths.max() else ""
         raise ProtocolError(

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,6 +17,30 @@ class ComponentConfig(BaseModel):
     """Base of every component's options: typed, immutable, unknown keys refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def operational(default: Any, **field: Any) -> Any:  # noqa: ANN401 - as pydantic's own Field
+    """Return a field that says how something is done and never what comes out.
+
+    Such options (concurrency, time-outs, budgets, addresses) are no part of a run's identity.
+    """
+    return Field(default, json_schema_extra={"operational": True}, **field)
+
+
+def added(default: Any, **field: Any) -> Any:  # noqa: ANN401 - as pydantic's own Field
+    """Return a field that joined later: runs that leave it alone keep the identity they had."""
+    return Field(default, json_schema_extra={"added": True}, **field)
+
+
+def identity(config: ComponentConfig) -> dict[str, Any]:
+    """Return the options, JSON values, that decide what comes out."""
+    idle = set()
+    for name, field in type(config).model_fields.items():
+        marks = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        untouched = getattr(config, name) == field.get_default()
+        if marks.get("operational") or (marks.get("added") and untouched):
+            idle.add(name)
+    return config.model_dump(mode="json", exclude=idle)
 
 
 class ProtocolConfig(ComponentConfig):
@@ -84,6 +108,32 @@ class Component(ComponentConfig):
 DEFAULT_METRICS = ("ndcg@10", "hit_rate@1", "hit_rate@5", "hit_rate@10", "mrr@10", "auc")
 
 
+class TransferConfig(ComponentConfig):
+    """What is held out from tuning, so that a test shows transfer; see `transfer`."""
+
+    source: Component | None = Field(
+        None, description="tune on this data set and test on the run's; None = on the same one"
+    )
+    hold_out: Literal["none", "users", "items", "both"] = Field(
+        "none", description="users and items of the run's data set that no training sees"
+    )
+    share: float = Field(0.2, gt=0, lt=1, description="share of users, of items, held out")
+    shots: int | None = Field(
+        None,
+        ge=0,
+        description="interactions of a test user that are shown: 0 = zero-shot, k = few-shot",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "TransferConfig":
+        if self.source is None and self.hold_out == "none":
+            raise ValueError("name a source data set, or hold out users, items or both")
+        return self
+
+
+Images = Literal["real", "none", "shuffled", "grey"]
+
+
 class RunConfig(ComponentConfig):
     """One run as asked for: components with their options, protocol, seed.
 
@@ -96,11 +146,24 @@ class RunConfig(ComponentConfig):
     instructions: Component = Field(
         Component(name=""), description="instruction builder; without a name the model's choice"
     )
-    encoder: Component | None = Component(name="image-tags")
+    encoder: Component | None = Field(
+        Component(name="image-tags"), description="says in words what the pictures show"
+    )
+    vectors: Component | None = Field(
+        None, description="encoder whose vectors a model reads, e.g. as soft visual tokens"
+    )
     metrics: tuple[str, ...] = DEFAULT_METRICS
     protocol: ProtocolConfig = ProtocolConfig()
     seed: int = Field(0, ge=0, description="seed of the model; protocol.data_seed is the data's")
     limit_cases: int | None = Field(None, ge=1, description="score only the first n test cases")
+    images: Images = Field(
+        "real",
+        description="pictures as they are, none, shuffled between items, or replaced by grey",
+    )
+    permutations: int = Field(
+        1, ge=1, description="orders of the candidates in which each case is asked"
+    )
+    transfer: TransferConfig | None = Field(None, description="test on what was not tuned on")
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], overrides: Iterable[str] = ()) -> "RunConfig":
@@ -112,8 +175,8 @@ class RunConfig(ComponentConfig):
         return build_config(cls, merge_overrides(values, overrides), "")
 
 
-COMPONENTS = ("model", "dataset", "instructions", "encoder")
-SECTIONS = (*COMPONENTS, "protocol")
+COMPONENTS = ("model", "dataset", "instructions", "encoder", "vectors")
+SECTIONS = (*COMPONENTS, "protocol", "transfer")
 """Sections of a configuration that `-o section.key=value` reaches."""
 
 
@@ -137,8 +200,9 @@ def _explain(cls: type[BaseModel], where: str, error: Mapping[str, Any]) -> str:
     owner = cls
     for part in path[:-1]:
         annotation = owner.model_fields[part].annotation if part in owner.model_fields else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            owner = annotation
+        for kind in get_args(annotation) or (annotation,):  # also X | None
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                owner = kind
     return f"unknown option {key}{did_you_mean(path[-1], owner.model_fields)}"
 
 

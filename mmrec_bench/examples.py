@@ -7,7 +7,7 @@ import numpy as np
 
 from mmrec_bench.candidates import SeenItems, draw_negatives
 from mmrec_bench.config import ProtocolConfig
-from mmrec_bench.types import Example, Int64Array, Interactions, Query, Split
+from mmrec_bench.types import Example, Int32Array, Int64Array, Interactions, Query, Split
 
 BLOCK = 1 << 14
 """Examples drawn at a time; bounds memory, and is part of what a seed means."""
@@ -23,7 +23,8 @@ class TrainingExamples:
     candidates are the item at t and uniform negatives among items that are not in the user's train
     interactions, in random order. Nothing here has seen validation or test, so that a negative may
     well be a later target. A user who leaves fewer free items than asked for gets as many negatives
-    as there are; an example without any negative is left out.
+    as there are; an example without any negative is left out. Items that are held out from what is
+    learned are never negatives.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class TrainingExamples:
         seed: int,
         per_user: int | None = None,
         choose: Literal["random", "newest"] = "random",
+        held_out_items: Int32Array | None = None,
     ) -> None:
         """Prepare the draw.
 
@@ -50,14 +52,20 @@ class TrainingExamples:
             per_user: at most so many positions of a user in an epoch; None = all.
             choose: which positions, where there are more: the newest ones, or other random ones in
                 each epoch.
+            held_out_items: items that are no negatives; they are in no train interaction.
         """
         self._rows = train
         self._n_items = n_items
         self._history_length, self._n_candidates, self._seed = history_length, n_candidates, seed
         self._per_user, self._choose = per_user, choose
         self._seen = SeenItems(train.user, train.item, n_users, n_items)
+        self._weights = None
+        if held_out_items is not None and len(held_out_items):
+            self._weights = np.ones(n_items)
+            self._weights[held_out_items] = 0.0
         starts = train.histories(n_users).offsets[:-1][train.user]
-        usable = (np.arange(len(train)) > starts) & (self._seen.counts[train.user] < n_items)
+        free = self._seen.available(train.user, self._weights)
+        usable = (np.arange(len(train)) > starts) & (free > 0)
         self._positions = np.flatnonzero(usable)
         self._starts = starts
 
@@ -82,6 +90,7 @@ class TrainingExamples:
             seed=seed,
             per_user=per_user,
             choose=choose,
+            held_out_items=None if split.held_out is None else split.held_out.items,
         )
 
     def __len__(self) -> int:
@@ -111,8 +120,8 @@ class TrainingExamples:
 
     def _draw(self, rng: np.random.Generator, positions: Int64Array) -> Iterator[Example]:
         user = self._rows.user[positions]
-        need = np.minimum(self._n_candidates - 1, self._n_items - self._seen.counts[user])
-        negatives = draw_negatives(rng, user, need, self._seen)
+        need = np.minimum(self._n_candidates - 1, self._seen.available(user, self._weights))
+        negatives = draw_negatives(rng, user, need, self._seen, self._weights)
         places = rng.integers(0, need + 1)
         for i, (at, place) in enumerate(zip(positions.tolist(), places.tolist(), strict=True)):
             first = max(int(self._starts[at]), at - self._history_length)

@@ -3,10 +3,10 @@
 Every class carries `class Config(ComponentConfig)` and is built as `Cls(Cls.Config(**options))`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,15 +15,18 @@ from mmrec_bench.types import (
     Catalog,
     Example,
     FloatArray,
+    HeldOut,
     Instruction,
     Interactions,
     Item,
     Measurement,
+    Message,
     Outcomes,
     Queries,
     Query,
     RecData,
     Scores,
+    Vocabulary,
 )
 
 
@@ -77,9 +80,56 @@ class InstructionBuilder(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class InstructionContext:
+    """What an instruction builder may look at before it is asked; no test or validation case.
+
+    Attributes:
+        dataset: the data set's name.
+        users: the split's user vocabulary: `Query.user` -> the data set's own id.
+        catalog: items after the filter.
+        train: train interactions.
+        vectors: (N, D) float32 of the run's encoder where it gives vectors, NaN rows = nothing to
+            encode; else None.
+        n_candidates: candidates of a case.
+        seed: seed of the run, for whatever is drawn (demonstrations, wordings).
+        held_out: users and items that are held out from `train`: nothing made from more than it
+            (profiles, demonstrations) may be used for them; None = nothing is held out.
+    """
+
+    dataset: str
+    users: Vocabulary
+    catalog: Catalog
+    train: Interactions
+    vectors: FloatArray | None
+    n_candidates: int
+    seed: int
+    held_out: HeldOut | None = None
+
+
+@runtime_checkable
+class PreparesInstructions(Protocol):
+    """An instruction builder that draws on train data: demonstrations, profiles, attributes."""
+
+    def prepare(self, context: InstructionContext) -> None:
+        """Called once, before the first `build`.
+
+        Raises:
+            ConfigError: an option asks for what is not there, e.g. profiles that were not built.
+        """
+        ...
+
+
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns items (picture, text) into vectors."""
+    """Turns items (picture, text) into vectors.
+
+    An encoder class may say what a row depends on, as `encodes: ClassVar[str]`:
+
+    - "picture" (also where it says nothing): the bytes of the item's first picture alone; rows are
+      cached by them.
+    - "item": the item's id or text; rows are asked for in every run.
+    """
 
     def encode(self, items: Sequence[Item]) -> FloatArray:
         """Return (n_items, D) float32; a row of NaN for an item that has nothing to encode."""
@@ -124,8 +174,15 @@ class TrainingData:
         examples: draws training examples with candidates; for models that read instructions.
         n_examples: examples in one epoch.
         builder: the instruction builder of the run; None for other models.
+        users: the split's user vocabulary.
+        item_vectors: (N, D) float32 of the run's encoder where it gives vectors (NaN rows = nothing
+            to encode); None where there is none, or it gives words.
         device: "auto", "cpu", "cuda", "cuda:1" ...
         scratch: a folder for checkpoints of an unfinished fit, so that a killed run resumes.
+        dataset: name of the data set; "" where it has none.
+        dataset_version: its content hash.
+        held_out: users and items that nothing may be learned from: a model that draws negatives of
+            its own draws none of these items; None = nothing is held out.
     """
 
     interactions: Interactions
@@ -136,8 +193,13 @@ class TrainingData:
     examples: ExampleSource
     n_examples: int
     builder: InstructionBuilder | None
+    users: Vocabulary
     device: str
     scratch: Path
+    item_vectors: FloatArray | None = None
+    dataset: str = ""
+    dataset_version: str = ""
+    held_out: HeldOut | None = None
 
     @property
     def n_items(self) -> int:
@@ -229,6 +291,85 @@ class ReportsParameters(Protocol):
 
         `backbone`, where present, is shown behind the model's name in every table.
         """
+        ...
+
+
+@runtime_checkable
+class Transfers(Protocol):
+    """A recommender that, once fitted, can rank items of another catalog for other users."""
+
+    def transfer(self, data: TrainingData) -> None:
+        """Take over the catalog, users and builder of `data`; learn nothing from it.
+
+        `data` holds no interaction, no example and no validation case.
+        """
+        ...
+
+
+@runtime_checkable
+class ProbesMemory(Protocol):
+    """A recommender whose backbone may have read the data set before."""
+
+    def probe_memory(self, catalog: Catalog, *, seed: int) -> dict[str, float]:
+        """Return how well the untuned backbone completes what it was not shown, as flat facts."""
+        ...
+
+
+@runtime_checkable
+class EstimatesCost(Protocol):
+    """A recommender whose answers cost money or much time."""
+
+    def estimate(self, data: TrainingData, queries: Queries) -> dict[str, str | int | float]:
+        """Return tokens and cost that `score(queries)` would take, without asking anything."""
+        ...
+
+
+@dataclass(frozen=True)
+class WritingRequest:
+    """One text that a teacher shall write.
+
+    Attributes:
+        messages: what is asked, with pictures as `Image` parts.
+        schema: JSON schema of the answer; None = plain text.
+        draft: what rules alone would answer; the teacher `template` returns it.
+        max_tokens: of the answer.
+    """
+
+    messages: tuple[Message, ...]
+    schema: Mapping[str, Any] | None
+    draft: str
+    max_tokens: int = 256
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a teacher wrote for one request.
+
+    Attributes:
+        text: the answer, "" where there is none.
+        refused: the teacher declined.
+        prompt_tokens: tokens read; 0 where nobody counts.
+        answer_tokens: tokens written.
+        cost: US dollars; NaN = not known.
+    """
+
+    text: str
+    refused: bool = False
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    cost: float = 0.0
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """Writes the answers of an instruction corpus."""
+
+    def write(self, requests: Sequence[WritingRequest]) -> list[Written]:
+        """Answer each request, in order; a killed call asks nothing twice where answers cost."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Name what the answers depend on: model and revision, weights, settings."""
         ...
 
 

@@ -1,16 +1,24 @@
 """From what was asked for to what will run: options resolved, specs hashed, nothing loaded."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmrec_bench.config import Component, ComponentConfig, RunConfig
+from mmrec_bench.config import COMPONENTS, Component, ComponentConfig, RunConfig, identity
 from mmrec_bench.errors import ConfigError
-from mmrec_bench.interfaces import ChoosesInstructions, HasFingerprint, Metric, ResolvesOptions
+from mmrec_bench.interfaces import (
+    ChoosesInstructions,
+    HasFingerprint,
+    Metric,
+    ProbesMemory,
+    ResolvesOptions,
+    Transfers,
+)
 from mmrec_bench.plugins import Plugins
 from mmrec_bench.records import ComponentSpec, DatasetSpec, RunSpec
 from mmrec_bench.registry import check_unique, split_cutoff
+from mmrec_bench.transfer import describe as describe_transfer
 from mmrec_bench.types import RecData, Split
 
 log = logging.getLogger("mmrec_bench")
@@ -24,15 +32,31 @@ class Workspace:
     data_root: Path
     device: str = "auto"
     fresh: bool = False
+    probe_memory: bool = False
 
 
 @dataclass(frozen=True)
 class Task:
-    """A data set under a protocol: what every model of a call shares."""
+    """A data set under a protocol: what every model of a call shares.
+
+    Attributes:
+        config: as asked for.
+        data: as read.
+        split: its cases, and what may be learned from it.
+        source: another data set, which is learned from in its place; None = the same one.
+    """
 
     config: RunConfig
     data: RecData
     split: Split
+    source: "Task | None" = None
+
+    def transfer_spec(self) -> dict[str, Any] | None:
+        """Return what the run's spec says of its transfer."""
+        source = None
+        if self.source is not None:
+            source = {"name": self.source.data.name, "version": self.source.data.version}
+        return describe_transfer(self.config.transfer, self.split, source)
 
 
 @dataclass(frozen=True)
@@ -44,6 +68,7 @@ class PlannedRun:
     recommender: type[Any]
     options: ComponentConfig
     notices: tuple[str, ...]
+    probe_memory: bool = False
 
 
 def check_config(config: RunConfig, plugins: Plugins) -> None:
@@ -53,10 +78,13 @@ def check_config(config: RunConfig, plugins: Plugins) -> None:
         ConfigError: an unknown name, an unknown option, or a value of the wrong type.
     """
     build_metrics(config.metrics, plugins)
-    for kind in ("model", "dataset", "instructions", "encoder"):
-        component: Component | None = getattr(config, kind)
-        if component is not None and (component.name or kind != "instructions"):
-            plugins[kind].configure(component.name, component.options, kind)
+    for section in COMPONENTS:
+        component: Component | None = getattr(config, section)
+        if component is not None and (component.name or section != "instructions"):
+            registry = plugins[registry_of(section)]
+            registry.configure(component.name, component.options, section)
+    if config.transfer is not None and (source := config.transfer.source) is not None:
+        plugins["dataset"].configure(source.name, source.options, "transfer.source")
 
 
 def plan(
@@ -64,11 +92,17 @@ def plan(
 ) -> list[PlannedRun]:
     """Resolve the model and, before it, its baselines; loads no weights.
 
-    What was chosen for the user (a backbone, say) is told here, before anything runs.
+    What was chosen for the user (a backbone, say) is told here, before anything runs. Baselines
+    that cannot transfer from another data set are left out.
+
+    Raises:
+        ConfigError: the model cannot do what was asked for.
     """
     main = plan_one(task, task.config.model, workspace, plugins)
     for notice in main.notices:
         log.info("%s", notice)
+    check_abilities(main, task, workspace)
+    main = replace(main, probe_memory=workspace.probe_memory)
     if not baselines:
         return [main]
     main_options = main.options.model_dump()
@@ -76,8 +110,37 @@ def plan(
     for baseline in plugins["model"].find(task.config.model.name).entry.baselines:
         inherited = {name: main_options[name] for name in baseline.inherits}
         component = Component(name=baseline.name, options=inherited)
-        planned.append(plan_one(task, component, workspace, plugins))
+        one = plan_one(task, component, workspace, plugins)
+        if task.source is not None and not issubclass(one.recommender, Transfers):
+            log.info(
+                "baseline %s is left out: it cannot rank what it learned nothing of, and nothing "
+                "is learned from %s",
+                baseline.name,
+                task.data.name,
+            )
+            continue
+        planned.append(one)
     return [*planned, main]
+
+
+def check_abilities(main: PlannedRun, task: Task, workspace: Workspace) -> None:
+    """Check that the model can do what was asked for.
+
+    Raises:
+        ConfigError: it cannot transfer from another data set, or has no memory to probe.
+    """
+    name = main.spec.model.name
+    if task.source is not None and not issubclass(main.recommender, Transfers):
+        raise ConfigError(
+            f"model {name!r} cannot transfer from {task.source.data.name} to {task.data.name}: "
+            "what it learns belongs to the users and items of one data set; take a model that "
+            "reads instructions, or hold out a part of one data set with --transfer users or items"
+        )
+    if workspace.probe_memory and not issubclass(main.recommender, ProbesMemory):
+        raise ConfigError(
+            f"model {name!r} has no backbone whose memory could be probed; leave out "
+            "--probe-memory, or take a local language model, e.g. lm-zero-shot"
+        )
 
 
 def plan_one(task: Task, model: Component, workspace: Workspace, plugins: Plugins) -> PlannedRun:
@@ -89,25 +152,30 @@ def plan_one(task: Task, model: Component, workspace: Workspace, plugins: Plugin
     if issubclass(cls, ResolvesOptions):
         options, notices = cls.resolve(options, device=workspace.device)
     config = task.config.model_copy(update={"model": model})
-    instructions = encoder = None
+    parts: dict[str, ComponentSpec | None] = dict.fromkeys(("instructions", "encoder", "vectors"))
     if cls.reads_instructions:
         config = _with_instructions(config, cls, options)
-        instructions = _component_spec(plugins, "instructions", config.instructions)
-        if config.encoder is not None:
-            encoder = _component_spec(plugins, "encoder", config.encoder)
+        for section in parts:
+            component = getattr(config, section)
+            if component is not None:
+                parts[section] = _component_spec(plugins, section, component)
+    else:  # what such a model is not shown is no part of its run
+        config = config.model_copy(update={"images": "real", "permutations": 1})
     spec = RunSpec(
         dataset=DatasetSpec(name=task.data.name, version=task.data.version),
         protocol=config.protocol.model_dump(mode="json", exclude={"candidates_file"}),
         candidates_hash=task.split.candidates_hash,
         model=ComponentSpec(
             name=model.name,
-            options=options.model_dump(mode="json"),
+            options=identity(options),
             fingerprint=cls.fingerprint(options) if issubclass(cls, HasFingerprint) else "",
         ),
-        instructions=instructions,
-        encoder=encoder,
+        **parts,
         seed=config.seed,
         limit_cases=config.limit_cases,
+        images=config.images,
+        permutations=config.permutations,
+        transfer=task.transfer_spec(),
     )
     return PlannedRun(config, spec, cls, options, tuple(notices))
 
@@ -138,12 +206,19 @@ def _with_instructions(config: RunConfig, cls: type[Any], options: ComponentConf
     return config.model_copy(update={"instructions": component})
 
 
-def _component_spec(plugins: Plugins, kind: str, component: Component) -> ComponentSpec:
+def registry_of(section: str) -> str:
+    """Return which registry a section's names belong to."""
+    return "encoder" if section == "vectors" else section
+
+
+def _component_spec(plugins: Plugins, section: str, component: Component) -> ComponentSpec:
+    kind = registry_of(section)
     registry = plugins[kind]
-    config = registry.configure(component.name, component.options, kind)
+    config = registry.configure(component.name, component.options, section)
     mark = ""
+    cls = registry.load(component.name)
     if kind == "encoder":
         mark = registry.create(component.name, config).fingerprint()
-    return ComponentSpec(
-        name=component.name, options=config.model_dump(mode="json"), fingerprint=mark
-    )
+    elif issubclass(cls, HasFingerprint):
+        mark = cls.fingerprint(config)
+    return ComponentSpec(name=component.name, options=identity(config), fingerprint=mark)

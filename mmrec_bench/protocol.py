@@ -17,7 +17,7 @@ from mmrec_bench.candidates import (
     hash_candidates,
     read_candidates,
 )
-from mmrec_bench.config import ProtocolConfig
+from mmrec_bench.config import ProtocolConfig, TransferConfig
 from mmrec_bench.errors import ProtocolError
 from mmrec_bench.splitting import (
     CANDIDATE_STREAM,
@@ -33,7 +33,9 @@ from mmrec_bench.splitting import (
     stream,
     unique_items,
 )
+from mmrec_bench.transfer import Withheld
 from mmrec_bench.types import (
+    BoolArray,
     Cases,
     Int32Array,
     Int64Array,
@@ -54,7 +56,9 @@ class _Part(NamedTuple):
     masked: Ragged | None
 
 
-def make_split(data: RecData, config: ProtocolConfig) -> Split:
+def make_split(
+    data: RecData, config: ProtocolConfig, transfer: TransferConfig | None = None
+) -> Split:
     """Filter, divide and ask: the cases of `data` under the protocol.
 
     - A case is a user with at least one interaction in the part; the targets are the different
@@ -71,6 +75,8 @@ def make_split(data: RecData, config: ProtocolConfig) -> Split:
       a target that popularity scores 0), and `n_cold_*` says how many there are.
     - With candidates=file, validation cases use the file's lines of part "validation", or where it
       has none, uniform negatives.
+    - With `transfer`, users and items are held out, and histories are cut to its `shots`: see
+      `mmrec_bench.transfer`.
 
     Raises:
         ProtocolError: nothing is left of a part that is needed, negatives run out, a candidates
@@ -79,24 +85,32 @@ def make_split(data: RecData, config: ProtocolConfig) -> Split:
     ready = prepare(data.interactions, data.users, data.catalog.items, config)
     rows, n_users = ready.interactions, len(ready.users)
     part = assign_parts(rows, n_users, config)
-    train = rows.take(part == TRAIN)
-    validation = _cases(rows, part, VALIDATION, ready, config)
-    test = _cases(rows, part, TEST, ready, config)
+    withheld = Withheld.choose(ready, config, transfer)
+    train = rows.take(withheld.learned(rows, part, TRAIN))
+    shots = None if transfer is None else transfer.shots
+    validation = _cases(ready, part, VALIDATION, config, withheld, None)
+    test = _cases(ready, part, TEST, config, withheld, shots)
     for name, size in (("train interaction", len(train)), ("test case", len(test.user))):
         if not size:
+            held_out = "" if transfer is None else f" and transfer.hold_out={transfer.hold_out}"
+            other = " or raise transfer.share" if held_out else ""
             raise ProtocolError(
-                f"{data.name} has no {name} under split={config.split}: {len(rows)} interactions "
-                f"of {n_users} users are left after the filter; change split, ratios or k_core"
+                f"{data.name} has no {name} under split={config.split}{held_out}: {len(rows)} "
+                f"interactions of {n_users} users are left after the filter; change split, ratios "
+                f"or k_core{other}"
             )
     _check_masks(data, ready, {"validation": validation, "test": test})
-    sets = _draw(data, ready, train, (validation, test), config)
+    sets = _draw(data, ready, part, (validation, test), config, withheld)
     user_ids = [data.users[i] for i in ready.users.tolist()]
     item_ids = [data.catalog.items[i] for i in ready.items.tolist()]
     digest = ""
     if sets is not None:
         pairs = zip((validation, test), sets, strict=True)
         digest = hash_candidates([(p.user, p.targets, s) for p, s in pairs], user_ids, item_ids)
-    counts = _counts(ready, part, train, validation, test)
+    counts = {
+        **_counts(ready, part, train, validation, test),
+        **withheld.counts(rows, part),
+    }
     new_user, new_item = _numbers(ready, config)
     own_users, own_items = np.argsort(new_user), np.argsort(new_item)
     return Split(
@@ -107,31 +121,58 @@ def make_split(data: RecData, config: ProtocolConfig) -> Split:
         test=_renumbered(test, sets and sets[1], new_user, new_item),
         counts=counts,
         candidates_hash=digest,
+        held_out=withheld.renumbered(data, ready, new_user, new_item),
     )
 
 
 def _cases(
-    rows: Interactions, part: NDArray[np.int8], name: int, ready: Prepared, config: ProtocolConfig
+    ready: Prepared,
+    part: NDArray[np.int8],
+    name: int,
+    config: ProtocolConfig,
+    withheld: Withheld,
+    shots: int | None,
 ) -> _Part:
-    n_users, n_items = len(ready.users), len(ready.items)
-    held_out = rows.take(part == name)
+    rows, n_users, n_items = ready.interactions, len(ready.users), len(ready.items)
+    testing = name == TEST
+    asked = rows.take(withheld.asked(rows, part) if testing else withheld.learned(rows, part, name))
     # A user's repeated target (repeats=keep) is one target, at its first place.
-    keys = held_out.user.astype(np.int64) * n_items + held_out.item
+    keys = asked.user.astype(np.int64) * n_items + asked.item
     _, first = np.unique(keys, return_index=True)
-    held_out = held_out.take(np.sort(first))
-    user = np.unique(held_out.user).astype(np.int64)
-    shown = part < (TEST if name == TEST and config.validation_in_history else VALIDATION)
-    history = newest(rows.take(shown).histories(n_users), config.history_length)
+    asked = asked.take(np.sort(first))
+    user = np.unique(asked.user).astype(np.int64)
+    shown = part < (TEST if testing and config.validation_in_history else VALIDATION)
+    length = config.history_length if shots is None else min(config.history_length, shots)
+    history = newest(rows.take(shown & withheld.shown(rows)).histories(n_users), length)
     masked = None
-    if config.candidates == "full" and config.mask_seen:
-        seen = rows.take(part < name)
-        masked = unique_items(seen.user, seen.item, n_users, n_items).take(user)
+    if config.candidates == "full":
+        masked = _masked(ready, part < name, user, config, withheld.pool(name))
     return _Part(
         user.astype(np.int32),
         history.take(user),
-        held_out.histories(n_users).take(user),
+        asked.histories(n_users).take(user),
         masked,
     )
+
+
+def _masked(
+    ready: Prepared,
+    earlier: BoolArray,
+    user: Int64Array,
+    config: ProtocolConfig,
+    pool: BoolArray | None,
+) -> Ragged | None:
+    """Return, for each case's user, what is left out of the whole catalog's ranking."""
+    n_users, n_items = len(ready.users), len(ready.items)
+    if not config.mask_seen and pool is None:
+        return None
+    seen = ready.interactions.take(earlier if config.mask_seen else np.zeros_like(earlier))
+    users, items = seen.user, seen.item
+    if pool is not None:
+        outside = np.flatnonzero(~pool).astype(np.int32)
+        users = np.concatenate((users, np.repeat(user.astype(np.int32), len(outside))))
+        items = np.concatenate((items, np.tile(outside, len(user))))
+    return unique_items(users, items, n_users, n_items).take(user)
 
 
 def _check_masks(data: RecData, ready: Prepared, parts: dict[str, _Part]) -> None:
@@ -155,9 +196,10 @@ def _check_masks(data: RecData, ready: Prepared, parts: dict[str, _Part]) -> Non
 def _draw(
     data: RecData,
     ready: Prepared,
-    train: Interactions,
+    part: NDArray[np.int8],
     parts: tuple[_Part, _Part],
     config: ProtocolConfig,
+    withheld: Withheld,
 ) -> tuple[Int32Array, Int32Array] | None:
     """Candidate sets (B, C) of validation and test in shown order; None = the whole catalog."""
     if config.candidates == "full":
@@ -165,22 +207,35 @@ def _draw(
     n_users, n_items = len(ready.users), len(ready.items)
     rows = ready.interactions
     seen = SeenItems(rows.user, rows.item, n_users, n_items)
-    counts = np.bincount(train.item, minlength=n_items).astype(np.float64)
-    weights = counts if config.candidates == "popular" else None
     names = [data.users[i] for i in ready.users.tolist()]
     from_file = _file(data, ready, config)
     drawn = []
     for name, cases in zip(("validation", "test"), parts, strict=True):
         number = TEST if name == "test" else VALIDATION
+        counted = part == TRAIN
+        if number == VALIDATION:  # what is held out decides nothing that a model sees
+            counted = withheld.learned(rows, part, TRAIN)
+        weights = _weights(rows.take(counted), n_items, config, withheld.pool(number))
         rng = stream(config.data_seed, CANDIDATE_STREAM, number)
         if from_file is not None and (name == "test" or from_file[name]):
             sets = file_sets(from_file[name], cases.user, cases.targets, names, name)
         else:
             size = config.n_candidates
-            sets = candidate_sets(rng, cases.user, cases.targets, seen, size, weights, names)
+            kind = withheld.kind(number)
+            sets = candidate_sets(rng, cases.user, cases.targets, seen, size, weights, names, kind)
         # Sorted first, so that the shown order does not depend on how a set came about.
         drawn.append(rng.permuted(np.sort(sets, axis=1), axis=1))
     return drawn[0], drawn[1]
+
+
+def _weights(
+    train: Interactions, n_items: int, config: ProtocolConfig, pool: BoolArray | None
+) -> NDArray[np.float64] | None:
+    """Return (N,) weights of negatives: popularity within the pool; None = uniform over all."""
+    if config.candidates == "popular":
+        counts = np.bincount(train.item, minlength=n_items).astype(np.float64)
+        return counts if pool is None else np.where(pool, counts, 0.0)
+    return None if pool is None else pool.astype(np.float64)
 
 
 def _file(
@@ -258,8 +313,13 @@ def _counts(
         "n_cold_test_users": int(cold_user[test.user].sum()),
         "n_cold_test_targets": int(cold_item[test.targets.values].sum()),
         "n_empty_test_histories": int((test.history.lengths == 0).sum()),
-        "n_test_cases_tied_in_time": crossing_ties(ready.interactions, part),
+        "n_test_cases_tied_in_time": _tied(ready, part, test),
     }
+
+
+def _tied(ready: Prepared, part: NDArray[np.int8], test: _Part) -> int:
+    asked = np.isin(ready.interactions.user, test.user)
+    return crossing_ties(ready.interactions.take(asked), part[asked])
 
 
 def describe_leaks(config: ProtocolConfig) -> tuple[str, ...]:

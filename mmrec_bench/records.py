@@ -56,11 +56,23 @@ class RunSpec(_Value):
     encoder: ComponentSpec | None
     seed: int
     limit_cases: int | None
+    vectors: ComponentSpec | None = None
+    images: str = "real"
+    permutations: int = 1
+    transfer: dict[str, Any] | None = None
 
     @property
     def hash(self) -> str:
-        """Return the hex SHA-256 of the canonical JSON."""
-        return fingerprint(self.model_dump(mode="json"))
+        """Return the hex SHA-256 of the canonical JSON.
+
+        Fields that joined later are left out while they say what was always so, so that a run has
+        the same id as before.
+        """
+        values = self.model_dump(mode="json")
+        for name in ("vectors", "images", "permutations", "transfer"):
+            if values[name] == type(self).model_fields[name].default:
+                del values[name]
+        return fingerprint(values)
 
     @property
     def run_id(self) -> str:
@@ -70,7 +82,10 @@ class RunSpec(_Value):
     @property
     def protocol_id(self) -> str:
         """Return a short hash of all that must be equal for two rows to be ranked together."""
-        shared = (self.dataset.model_dump(), self.protocol, self.candidates_hash, self.limit_cases)
+        shared: list[object] = [self.dataset.model_dump(), self.protocol]
+        shared += [self.candidates_hash, self.limit_cases]
+        if self.transfer is not None:
+            shared.append(self.transfer)
         return fingerprint(shared)[:8]
 
 
@@ -85,7 +100,11 @@ class Interval(_Value):
 
 
 class RunRecord(_Value):
-    """One run's outcome. The leaderboard is a pure function of these."""
+    """One run's outcome. The leaderboard is a pure function of these.
+
+    `positions` holds how often a target came first by where it was shown (models that are shown a
+    list of candidates): see `permutations.by_position`.
+    """
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
@@ -98,6 +117,7 @@ class RunRecord(_Value):
     resources: dict[str, float | int | None]
     environment: dict[str, str]
     digest: str
+    positions: dict[str, list[float | None]] = {}
 
     @property
     def title(self) -> str:

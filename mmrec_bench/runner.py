@@ -3,33 +3,58 @@
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from mmrec_bench import protocol
-from mmrec_bench.config import Component, RunConfig
+from mmrec_bench import protocol, transfer
+from mmrec_bench.config import Component, Images, RunConfig
 from mmrec_bench.descriptions import describe_catalog
 from mmrec_bench.errors import ConfigError, MMRecError, PluginError, StorageError
-from mmrec_bench.evaluation import intervals, measurements, rank, validate
+from mmrec_bench.evaluation import (
+    STRICT,
+    intervals,
+    measurements,
+    only_valid,
+    rank,
+    validate,
+)
 from mmrec_bench.examples import TrainingExamples
 from mmrec_bench.interfaces import (
     Describer,
+    Encoder,
     InstructionBuilder,
+    InstructionContext,
     Metric,
+    PreparesInstructions,
+    ProbesMemory,
     Recommender,
     ReportsParameters,
     TrainingData,
+    Transfers,
 )
-from mmrec_bench.planning import PlannedRun, Task, Workspace, build_metrics
+from mmrec_bench.permutations import combine, draw_orders, places_shown, put_back, show
+from mmrec_bench.pictures import with_images, with_vectors
+from mmrec_bench.planning import PlannedRun, Task, Workspace, build_metrics, plan_one
 from mmrec_bench.plugins import Plugins
 from mmrec_bench.predictions import PredictionStore
 from mmrec_bench.progress import progress
 from mmrec_bench.records import DatasetSpec, RunRecord, RunSpec
 from mmrec_bench.runfolder import RunFolder, make_record, read_request
-from mmrec_bench.types import Catalog, Measurement, Outcomes, Queries, Scores
+from mmrec_bench.types import (
+    Cases,
+    Catalog,
+    FloatArray,
+    Int32Array,
+    Int64Array,
+    Measurement,
+    Outcomes,
+    Queries,
+    Scores,
+)
+from mmrec_bench.vectors import encode_catalog, looks_at_pictures
 
 log = logging.getLogger("mmrec_bench")
 
@@ -46,19 +71,36 @@ class FinishedRun:
 
 
 def prepare(config: RunConfig, workspace: Workspace, plugins: Plugins) -> Task:
-    """Read the data set and divide it under the protocol."""
-    name, options = config.dataset.name, config.dataset.options
-    dataset = plugins["dataset"].create(
-        name, plugins["dataset"].configure(name, options, "dataset")
+    """Read the data set, and the source of a transfer, and divide them under the protocol."""
+    task = _divide(config, "dataset", config.dataset, workspace, plugins)
+    if config.limit_cases is not None:
+        rows = np.arange(min(config.limit_cases, len(task.split.test)), dtype=np.int64)
+        task = replace(task, split=replace(task.split, test=task.split.test.take(rows)))
+    if config.transfer is None or config.transfer.source is None:
+        return task
+    learned_on = config.model_copy(
+        update={"protocol": transfer.source_protocol(config.protocol), "transfer": None}
     )
-    log.info("reading %s below %s", name, workspace.data_root)
+    component = config.transfer.source
+    source = _divide(learned_on, "transfer.source", component, workspace, plugins)
+    transfer.check_source(source.data, task.data)
+    counts = {**task.split.counts, **transfer.source_counts(source.split, task.split)}
+    return replace(task, split=replace(task.split, counts=counts), source=source)
+
+
+def _divide(
+    config: RunConfig, section: str, component: Component, workspace: Workspace, plugins: Plugins
+) -> Task:
+    """Read one data set and divide it under the protocol."""
+    registry = plugins["dataset"]
+    dataset = registry.create(
+        component.name, registry.configure(component.name, component.options, section)
+    )
+    log.info("reading %s below %s", component.name, workspace.data_root)
     data = dataset.load(workspace.data_root)
     leaks = protocol.describe_leaks(config.protocol)
     data = replace(data, card=replace(data.card, notes=(*data.card.notes, *leaks)))
-    split = protocol.make_split(data, config.protocol)
-    if config.limit_cases is not None:
-        rows = np.arange(min(config.limit_cases, len(split.test)), dtype=np.int64)
-        split = replace(split, test=split.test.take(rows))
+    split = protocol.make_split(data, config.protocol, config.transfer)
     log.info(
         "%s: %d users, %d items, %d train interactions, %d test cases",
         data.name,
@@ -67,6 +109,9 @@ def prepare(config: RunConfig, workspace: Workspace, plugins: Plugins) -> Task:
         len(split.train),
         len(split.test),
     )
+    if split.held_out is not None:
+        n_users, n_items = len(split.held_out.users), len(split.held_out.items)
+        log.info("%s: %d users and %d items are held out", data.name, n_users, n_items)
     return Task(config, data, split)
 
 
@@ -85,7 +130,7 @@ def run(planned: PlannedRun, task: Task, workspace: Workspace, plugins: Plugins)
     ) as folder:
         store = open_store(folder, planned.spec, task)
         todo = store.missing()
-        if len(todo):
+        if len(todo) or (planned.probe_memory and not folder.memory_facts()):
             score_cases(planned, task, workspace, plugins, folder, store, todo)
         return finish(planned.spec, task, metrics, folder, store)
 
@@ -107,19 +152,73 @@ def score_cases(
 ) -> None:
     """Fit or restore the model and append the missing parts to the store."""
     name = planned.spec.model.name
-    recommender = planned.recommender(planned.options)
-    training = training_data(planned, task, workspace, plugins, folder)
-    fit_or_restore(recommender, training, folder, name, planned.spec.seed)
+    recommender = make_ready(planned, task, workspace, plugins, folder)
+    if planned.probe_memory and isinstance(recommender, ProbesMemory):
+        log.info("probing what %s remembers of %s", name, task.data.name)
+        folder.keep_memory_facts(
+            recommender.probe_memory(task.data.catalog, seed=planned.spec.seed)
+        )
+    if not len(todo):
+        return
     cases = task.split.test
+    orders = shown_orders(planned, cases)
     with progress(f"scoring with {name}", total=len(todo), unit="cases") as bar:
         for rows in _parts(todo, planned.recommender.reads_instructions):
             part = cases.take(rows)
             started = time.monotonic()
-            scores = recommender.score(part.queries)
+            if orders is None:
+                scores, shown = recommender.score(part.queries), None
+                check_scores(scores, part.queries, len(task.split.catalog), name)
+            else:
+                scores, shown = score_in_orders(recommender, part, orders[rows], name)
             folder.add_score_time(time.monotonic() - started, len(rows))
-            check_scores(scores, part.queries, len(task.split.catalog), name)
-            store.append(rows, scores, rank(scores.values, part))
+            store.append(rows, scores, rank(scores.values, part), shown)
             bar.advance(len(rows))
+
+
+def make_ready(
+    planned: PlannedRun, task: Task, workspace: Workspace, plugins: Plugins, folder: RunFolder
+) -> Recommender:
+    """Return the model fitted or restored; with a source, learned there and then taken over."""
+    name, seed = planned.spec.model.name, planned.spec.seed
+    recommender: Recommender = planned.recommender(planned.options)
+    if task.source is None:
+        training = training_data(planned, task, workspace, plugins, folder)
+        fit_or_restore(recommender, training, folder, name, seed)
+        return recommender
+    training = training_data(planned, task.source, workspace, plugins, folder)
+    target = replace(task, split=transfer.without_training(task.split))
+    shown = training_data(planned, target, workspace, plugins, folder)
+    fit_or_restore(recommender, training, folder, name, seed)
+    if not isinstance(recommender, Transfers):
+        raise ConfigError(f"model {name!r} cannot transfer from {task.source.data.name}")
+    recommender.transfer(shown)
+    return recommender
+
+
+def shown_orders(planned: PlannedRun, cases: Cases) -> Int64Array | None:
+    """Return (B, n, C) the orders in which candidates are shown; None where none are."""
+    candidates = cases.queries.candidates
+    if candidates is None or not planned.recommender.reads_instructions:
+        return None
+    config = planned.config
+    return draw_orders(
+        len(cases), candidates.shape[1], config.permutations, config.protocol.data_seed
+    )
+
+
+def score_in_orders(
+    recommender: Recommender, part: Cases, orders: Int64Array, name: str
+) -> tuple[Scores, Int32Array]:
+    """Ask each case once an order; return the combined scores and where targets were shown."""
+    answered = []
+    for number in range(orders.shape[1]):
+        queries = show(part.queries, orders[:, number])
+        scores = recommender.score(queries)
+        check_scores(scores, queries, 0, name)
+        answered.append(replace(scores, values=put_back(scores.values, orders[:, number])))
+    ranks = [rank(scores.values, part) for scores in answered]
+    return combine(answered), places_shown(part, orders, ranks)
 
 
 def training_data(
@@ -127,10 +226,25 @@ def training_data(
 ) -> TrainingData:
     """Collect what a model may learn from; no test case is in it."""
     split, config = task.split, planned.config
-    builder, catalog = None, split.catalog
+    builder: InstructionBuilder | None = None
+    catalog, vectors = split.catalog, None
     if planned.recommender.reads_instructions:
-        builder = _create_builder(plugins, config.instructions)
+        catalog = with_images(catalog, config.images, seed=config.protocol.data_seed)
         catalog = _describe(catalog, plugins, config.encoder)
+        vectors = _encode(catalog, plugins, config)
+        builder = _create_builder(plugins, config.instructions)
+        context = InstructionContext(
+            dataset=task.data.name,
+            users=split.users,
+            catalog=catalog,
+            train=split.train,
+            vectors=vectors,
+            n_candidates=config.protocol.n_candidates,
+            seed=config.seed,
+            held_out=split.held_out,
+        )
+        if isinstance(builder, PreparesInstructions):
+            builder.prepare(context)
     examples = TrainingExamples.from_split(split, config.protocol, seed=config.seed)
     return TrainingData(
         interactions=split.train,
@@ -141,8 +255,13 @@ def training_data(
         examples=examples,
         n_examples=len(examples),
         builder=builder,
+        users=split.users,
+        item_vectors=vectors,
         device=workspace.device,
         scratch=folder.scratch,
+        dataset=task.data.name,
+        dataset_version=task.data.version,
+        held_out=split.held_out,
     )
 
 
@@ -185,6 +304,11 @@ def evaluate(
             f"{run_id} ran on {request.spec.dataset.name} {request.spec.dataset.version[:12]}, but "
             f"{workspace.data_root} now gives {found.name} {found.version[:12]}: other cases"
         )
+    if task.transfer_spec() != request.spec.transfer:
+        raise StorageError(
+            f"{run_id} ran with {request.spec.transfer}, but {workspace.data_root} now gives "
+            f"{task.transfer_spec()}: another source, or other users and items held out"
+        )
     with RunFolder.claim(results, request.spec, config, workspace.data_root) as folder:
         store = open_store(folder, request.spec, task)
         if missing := len(store.missing()):
@@ -193,6 +317,31 @@ def evaluate(
                 "prediction; run the same command again to go on"
             )
         return finish(request.spec, task, built, folder, store)
+
+
+def ablate(
+    run_id: str, workspace: Workspace, modes: Sequence[Images], plugins: Plugins
+) -> list[FinishedRun]:
+    """Repeat a run, fitting included, with each kind of pictures, on the same cases.
+
+    Returns:
+        One finished run for each of `modes`; those that were run before are only measured.
+
+    Raises:
+        StorageError: no such run here.
+        ConfigError: the run's model is shown no pictures.
+    """
+    request = read_request(workspace.results, run_id)
+    task = prepare(request.config, workspace, plugins)
+    finished = []
+    for mode in modes:
+        log.info("%s with images=%s", request.spec.model.name, mode)
+        config = request.config.model_copy(update={"images": mode})
+        planned = plan_one(replace(task, config=config), config.model, workspace, plugins)
+        if planned.spec.images != mode:
+            raise ConfigError(f"{request.spec.model.name} is shown no pictures: nothing to ablate")
+        finished.append(run(planned, task, workspace, plugins))
+    return finished
 
 
 def finish(
@@ -213,6 +362,11 @@ def finish(
     )
     measured = measurements(metrics, outcomes)
     better = {metric.name: type(metric).higher_is_better for metric in metrics}
+    if predictions.answers is not None:
+        ranking = [metric for metric in metrics if not metric.name.startswith("valid_rate")]
+        strict = measurements(ranking, only_valid(outcomes))
+        measured |= {f"{STRICT}{name}": one for name, one in strict.items()}
+        better |= {f"{STRICT}{name}": better[name] for name in strict}
     record = make_record(spec, task.data, split, predictions, intervals(measured), better, folder)
     folder.write_record(record)
     return FinishedRun(record, measured)
@@ -244,15 +398,38 @@ def _create_builder(plugins: Plugins, component: Component) -> InstructionBuilde
 def _describe(catalog: Catalog, plugins: Plugins, component: Component | None) -> Catalog:
     if component is None:
         return catalog
-    registry = plugins["encoder"]
-    config = registry.configure(component.name, component.options, "encoder")
-    encoder = registry.create(component.name, config)
+    encoder = _create_encoder(plugins, component, "encoder")
     if not isinstance(encoder, Describer):
         raise ConfigError(
-            f"encoder {component.name!r} gives vectors, not words, and an instruction in text "
-            "can only show words; use -o encoder.name=image-tags"
+            f"encoder {component.name!r} gives vectors, not words; for soft visual tokens use -o "
+            f"vectors.name={component.name}, and -o encoder.name=image-tags for words"
         )
     return describe_catalog(catalog, encoder, component.name)
+
+
+def _encode(catalog: Catalog, plugins: Plugins, config: RunConfig) -> FloatArray | None:
+    """(N, D) vectors of the run's items, under images=real|none|shuffled|grey; None without."""
+    component = config.vectors
+    if component is None:
+        return None
+    encoder = _create_encoder(plugins, component, "vectors")
+    if not isinstance(encoder, Encoder):
+        raise ConfigError(
+            f"encoder {component.name!r} gives words, not vectors; use it as -o "
+            f"encoder.name={component.name}, and for vectors e.g. -o vectors.name=efficientnet"
+        )
+    vectors = encode_catalog(catalog, encoder, component.name)
+    if looks_at_pictures(encoder):
+        return vectors  # the catalog's pictures are what the run is shown
+    seed = config.protocol.data_seed
+    return with_vectors(vectors, catalog.items, config.images, seed)
+
+
+def _create_encoder(plugins: Plugins, component: Component, section: str) -> object:
+    registry = plugins["encoder"]
+    config = registry.configure(component.name, component.options, section)
+    encoder: object = registry.create(component.name, config)
+    return encoder
 
 
 def _parts(

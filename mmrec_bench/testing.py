@@ -103,6 +103,7 @@ def toy_training_data(
         examples=examples,
         n_examples=len(examples),
         builder=builder,
+        users=split.users,
         device=device,
         scratch=scratch,
     )

@@ -359,6 +359,21 @@ class Cases:
         return Cases(self.queries.take(rows), self.targets.take(rows), masked)
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Users and items that nothing is learned from; see `mmrec_bench.transfer`.
+
+    Attributes:
+        users: increasing int32 numbers of held-out users, () where none are chosen.
+        items: increasing int32 numbers of held-out items, () where none are chosen.
+        hash: of their ids.
+    """
+
+    users: Int32Array
+    items: Int32Array
+    hash: str
+
+
 @dataclass(frozen=True)
 class Split:
     """A data set under a protocol: filtered, renumbered and divided.
@@ -371,6 +386,7 @@ class Split:
         test: cases that are reported.
         counts: n_users, n_items, n_train, ..., share of same-time ties in parts per million.
         candidates_hash: hash of the drawn candidate sets; "" for the whole catalog.
+        held_out: who is held out from train and validation; None without such a protocol.
     """
 
     users: Vocabulary
@@ -380,6 +396,7 @@ class Split:
     test: Cases
     counts: Mapping[str, int]
     candidates_hash: str = ""
+    held_out: HeldOut | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,9 +408,14 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture part of a message: the file, decoded by whoever looks."""
+    """A picture part of a message.
 
-    path: Path
+    Attributes:
+        path: the file, decoded by whoever looks; None where only the item's vector is known.
+        item: 0-based number of the item that it shows.
+    """
+
+    path: Path | None
     item: int
 
 
@@ -418,11 +440,16 @@ class Instruction:
         messages: the conversation so far; the model answers next.
         labels: (C,) how each candidate is named, e.g. "A"; in the query's candidate order.
         answers: (C,) the full answer text that names each candidate, for likelihoods.
+        schema: JSON schema of a written answer, for servers with structured outputs; None = the
+            answer is plain text. The builder's `parse` reads either form.
+        shown: items of demonstrations and the like that are named beside history and candidates.
     """
 
     messages: tuple[Message, ...]
     labels: tuple[str, ...]
     answers: tuple[str, ...]
+    schema: Mapping[str, Any] | None = None
+    shown: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,6 +473,9 @@ class Answers:
         hallucinated: named items that were not among the candidates.
         prompt_tokens: tokens read.
         answer_tokens: tokens written.
+        retries: requests that were sent again, for whatever reason; None = cannot happen.
+        seconds: float32 spent waiting for the answer; None = not measured by case.
+        cost: float64 US dollars, NaN = the price is not known; None = costs nothing by case.
     """
 
     text: tuple[str, ...]
@@ -453,6 +483,9 @@ class Answers:
     hallucinated: Int32Array
     prompt_tokens: Int32Array
     answer_tokens: Int32Array
+    retries: Int32Array | None = None
+    seconds: FloatArray | None = None
+    cost: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from mmrec_bench.errors import MMRecError, did_you_mean
 
 COMMANDS = {
     "run": "run a model on a data set and write its record",
+    "ablate": "repeat a run without, with shuffled and with grey pictures",
     "evaluate": "measure stored predictions again, without the model",
     "leaderboard": "turn records into a CSV table",
     "list": "list registered data sets, builders, encoders, models or metrics",

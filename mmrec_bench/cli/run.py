@@ -1,5 +1,6 @@
 """`mmrec-bench run`: the main job."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import yaml
 
 from mmrec_bench import planning, runner
 from mmrec_bench.cli import echo_json
-from mmrec_bench.config import RunConfig, read_yaml
+from mmrec_bench.config import RunConfig, parse_override, read_yaml
+from mmrec_bench.errors import ConfigError
 from mmrec_bench.paths import data_root as default_data_root
 from mmrec_bench.plugins import installed
 from mmrec_bench.tables import run_table
@@ -55,6 +57,37 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "--baselines/--no-baselines", default=True, help="Run the model's baselines in the same call."
 )
 @click.option(
+    "--images",
+    type=click.Choice(["real", "none", "shuffled", "grey"]),
+    help="What stands in the place of the pictures; see `mmrec-bench ablate`.  [default: real]",
+)
+@click.option(
+    "--permutations",
+    type=click.IntRange(min=1),
+    help="Orders of the candidates in which a language model is asked each case.  [default: 1]",
+)
+@click.option(
+    "--transfer",
+    "transfers",
+    multiple=True,
+    metavar="users|items|both|dataset:NAME[:KEY=VALUE,...]",
+    help="Test on what was not tuned on: a share of users or items that is held out (-o "
+    "transfer.share=0.2), or this data set after tuning on another, e.g. --transfer "
+    "dataset:amazon:category=All_Beauty. The same as -o transfer.hold_out and transfer.source.",
+)
+@click.option(
+    "--shots",
+    type=click.IntRange(min=0),
+    help="With --transfer: interactions of a test user that are shown, 0 = zero-shot, k = "
+    "few-shot.  [default: as the protocol shows]",
+)
+@click.option(
+    "--probe-memory",
+    is_flag=True,
+    help="Also test whether the untuned backbone completes titles of the data set that it was not "
+    "shown, beside titles that nobody can know; the record tells. Local language models only.",
+)
+@click.option(
     "--strict", is_flag=True, help="Damaged data is an error; the same as -o dataset.strict=true."
 )
 @click.option("--dry-run", is_flag=True, help="Print the resolved run and stop.")
@@ -74,6 +107,11 @@ def command(
     limit_cases: int | None,
     resume: bool,
     baselines: bool,
+    images: str | None,
+    permutations: int | None,
+    transfers: tuple[str, ...],
+    shots: int | None,
+    probe_memory: bool,
     strict: bool,
     dry_run: bool,
     as_json: bool,
@@ -90,12 +128,17 @@ def command(
         "protocol": protocol,
         "seed": seed,
         "limit_cases": limit_cases,
+        "images": images,
+        "permutations": permutations,
     }
     if strict:
         overrides = (*overrides, "dataset.strict=true")
+    overrides = (*transfer_overrides(transfers, shots), *overrides)
     run_config = resolve_config(config, chosen, overrides)
     root = data_root or default_data_root()
-    workspace = planning.Workspace(results, root, device, fresh=not resume)
+    workspace = planning.Workspace(
+        results, root, device, fresh=not resume, probe_memory=probe_memory
+    )
     plugins = installed()
     planning.check_config(run_config, plugins)
     task = runner.prepare(run_config, workspace, plugins)
@@ -114,6 +157,33 @@ def command(
         click.echo(run_table(finished))
     if failures:
         sys.exit(1)
+
+
+def transfer_overrides(transfers: tuple[str, ...], shots: int | None) -> list[str]:
+    """Turn --transfer and --shots into `transfer.key=value` overrides.
+
+    Raises:
+        ConfigError: neither a mode nor a data set.
+    """
+    overrides = []
+    for text in transfers:
+        if text in ("users", "items", "both"):
+            overrides.append(f"transfer.hold_out={text}")
+            continue
+        kind, _, rest = text.partition(":")
+        name, _, options = rest.partition(":")
+        pairs = [pair for pair in options.split(",") if pair]
+        if kind != "dataset" or not name or not all("=" in pair for pair in pairs):
+            raise ConfigError(
+                f"--transfer {text!r} is none of users, items, both and dataset:NAME (with options "
+                "dataset:NAME:KEY=VALUE,...)"
+            )
+        source: dict[str, Any] = {"name": name}
+        for pair in pairs:
+            _, key, value = parse_override(f"source.{pair}")
+            source[key] = value
+        overrides.append(f"transfer.source={json.dumps(source)}")
+    return overrides if shots is None else [*overrides, f"transfer.shots={shots}"]
 
 
 def resolve_config(

@@ -29,6 +29,7 @@ def data_of(folder: Path, n_items: int = N_ITEMS) -> TrainingData:
         examples=lambda _: iter(()),
         n_examples=0,
         builder=None,
+        users=Vocabulary([f"u{i}" for i in range(20)]),
         device="cpu",
         scratch=folder,
     )

@@ -42,6 +42,10 @@ class Random:
         """Keep the seed and the number of items."""
         self._seed, self._n_items = seed, data.n_items
 
+    def transfer(self, data: TrainingData) -> None:
+        """Score the items of another catalog; nothing was learned of the first."""
+        self._n_items = data.n_items
+
     def score(self, queries: Queries) -> Scores:
         """Return (B, C) or (B, N) float32 in [0, 1)."""
         if queries.candidates is None:
