@@ -7,7 +7,8 @@ from mmrec_bench.config import ProtocolConfig
 from mmrec_bench.errors import ProtocolError
 from mmrec_bench.testing import InstructionBuilderTests, toy_split
 from mmrec_bench.types import Catalog, Query, Vocabulary
-from mmrec_plugins.instructions.ranking import Ranking, label
+from mmrec_plugins.instructions.answers import label
+from mmrec_plugins.instructions.ranking import Ranking
 
 CATALOG = Catalog(
     items=Vocabulary(["a", "b", "c", "d"]),
@@ -25,7 +26,7 @@ class TestRankingContract(InstructionBuilderTests):
 
 @pytest.fixture
 def builder() -> Ranking:
-    return Ranking(Ranking.Config(attributes=("brand",)))
+    return Ranking(Ranking.Config(fields=("brand",)))
 
 
 def test_a_line_holds_title_attributes_and_what_the_picture_shows(builder: Ranking) -> None:
@@ -47,7 +48,7 @@ def test_a_long_title_is_cut_and_says_so(builder: Ranking) -> None:
 
 
 def test_pictures_can_be_left_out() -> None:
-    builder = Ranking(Ranking.Config(images=False))
+    builder = Ranking(Ranking.Config(pictures="none"))
     assert builder.line(CATALOG[0]) == "Red mug"
 
 

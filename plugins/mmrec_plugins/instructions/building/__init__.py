@@ -1,0 +1,1 @@
+"""Building, previewing and exporting the instruction corpus."""

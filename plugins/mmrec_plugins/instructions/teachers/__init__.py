@@ -1,0 +1,1 @@
+"""Teachers that need no server: rules, and language models that run here."""
