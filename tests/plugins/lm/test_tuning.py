@@ -1,7 +1,7 @@
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from torch import nn
 
 from mmrec_bench.errors import ModelError, StorageError
 from mmrec_plugins.instructions.ranking import Ranking
@@ -83,6 +84,7 @@ def fit(
     values: list[float] | None = None,
     stop_at: int | None = None,
     seed: int = 7,
+    observe: Callable[[], dict[str, float]] | None = None,
 ) -> tuple[PeftModel, History, Validator]:
     """Tune once; with `stop_at`, die when that step's examples are asked for."""
     model = make_model(folder, kind)
@@ -104,6 +106,7 @@ def fit(
         scratch=scratch,
         seed=seed,
         fingerprint="a fit",
+        observe=observe,
     )
     return model, history, validator
 
@@ -271,6 +274,51 @@ def test_micro_batches_do_not_change_the_step(tiny_backbone: Path, tmp_path: Pat
         )
         losses.append([loss for _, loss, _ in history.validations])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_kinds_are_averaged_alone_so_that_long_answers_do_not_drown_short_ones(
+    tiny_backbone: Path, tmp_path: Path
+) -> None:
+    model = make_model(tiny_backbone)
+    weight = next(iter(adapters.trainable(model).values()))
+    per_term = {"profile": 2.0, "ranking": 4.0}
+
+    def loss(model: nn.Module, rows: Sequence[Tokens], device: torch.device) -> torch.Tensor:  # noqa: ARG001
+        return 0 * weight.sum() + sum(per_term[row.kind] * row.n_terms for row in rows)
+
+    rows = [Tokens([3] * 120, n, kind="profile") for n in (100, 90, 10)]
+    rows.append(Tokens([3, 4, 5], 1, kind="ranking"))
+    history = tune(
+        model,
+        lambda _skip: iter([rows]),
+        replace(SETTINGS, n_steps=1, evaluate_every=1),
+        loss=loss,
+        validate=lambda: 0.5,
+        scratch=tmp_path,
+        seed=0,
+        fingerprint="f",
+    )
+    # three of four examples are profiles: 3/4 * 2 + 1/4 * 4, whatever the tokens
+    [(_, value, _)] = history.validations
+    assert value == pytest.approx(2.5)
+
+
+def test_what_is_observed_decides_nothing_and_survives_a_kill(
+    tiny_backbone: Path, tmp_path: Path
+) -> None:
+    plain, history, _ = fit(tiny_backbone, tmp_path / "plain")
+    asked: list[bool] = []
+
+    def observe() -> dict[str, float]:
+        asked.append(True)
+        return {"profile": float(len(asked))}
+
+    with pytest.raises(KilledError):
+        fit(tiny_backbone, tmp_path / "seen", stop_at=6, observe=observe)
+    seen, again, _ = fit(tiny_backbone, tmp_path / "seen", observe=observe)
+    assert same(plain, seen)
+    assert again.validations == history.validations
+    assert again.observed == {step: {"profile": 1.0 + step / 4} for step in (0, 4, 8, 12)}
 
 
 def test_gradient_checkpointing_leaves_the_model_as_it_was(

@@ -147,6 +147,7 @@ def training_data(
         examples=shop,
         n_examples=shop.per_epoch,
         builder=Ranking(Ranking.Config()),
+        users=Vocabulary(["u0"]),
         device="cpu",
         scratch=scratch,
     )

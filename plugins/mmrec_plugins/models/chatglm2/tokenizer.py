@@ -140,19 +140,8 @@ class ChatGLMTokenizer:
         Raises:
             ModelError: another role, or no user message at the end.
         """
-        roles = [message["role"] for message in messages]
-        unknown = sorted(set(roles) - {"system", "user", "assistant"})
-        if unknown:
-            raise ModelError(f"unknown chat role {unknown[0]!r}; known: system, user, assistant")
-        if not roles or roles[-1] != "user":
-            raise ModelError("a conversation must end with a user message to be answered")
-        if self.version == 2:
-            return [*self.prefix_ids, *self.encode(rounds_text(messages))]
-        ids = list(self.prefix_ids)
-        for message in messages:
-            ids.append(self.special_ids[f"<|{message['role']}|>"])
-            ids += self.encode("\n") + self.encode(message["content"])
-        return [*ids, self.special_ids["<|assistant|>"]]
+        [ids] = self._pieces_of_chat(messages, gap=None)
+        return ids
 
     def chat_prompt(self, text: str) -> list[int]:
         """Return the ids of one user message up to where the answer's text starts.
@@ -160,8 +149,37 @@ class ChatGLMTokenizer:
         For version 3 that is after the line of (empty) metadata behind <|assistant|>, which the
         model would write itself.
         """
-        ids = self.chat([{"role": "user", "content": text}])
-        return ids if self.version == 2 else ids + self.encode("\n")
+        return self.chat_around([{"role": "user", "content": text}], None)[0]
+
+    def chat_around(
+        self, messages: Sequence[Mapping[str, str]], gap: str | None
+    ) -> list[list[int]]:
+        """See `TextTokenizer`; each piece between gaps is encoded apart."""
+        pieces = self._pieces_of_chat(messages, gap=gap)
+        if self.version != 2 and len(messages) == 1:
+            pieces[-1] += self.encode("\n")
+        return pieces
+
+    def _pieces_of_chat(
+        self, messages: Sequence[Mapping[str, str]], *, gap: str | None
+    ) -> list[list[int]]:
+        roles = [message["role"] for message in messages]
+        unknown = sorted(set(roles) - {"system", "user", "assistant"})
+        if unknown:
+            raise ModelError(f"unknown chat role {unknown[0]!r}; known: system, user, assistant")
+        if not roles or roles[-1] != "user":
+            raise ModelError("a conversation must end with a user message to be answered")
+        if self.version == 2:
+            first, *rest = _split(rounds_text(messages), gap)
+            return [[*self.prefix_ids, *self.encode(first)], *map(self.encode, rest)]
+        pieces = [list(self.prefix_ids)]
+        for message in messages:
+            pieces[-1].append(self.special_ids[f"<|{message['role']}|>"])
+            first, *rest = _split(message["content"], gap)
+            pieces[-1] += self.encode("\n") + self.encode(first)
+            pieces += [self.encode(piece) for piece in rest]
+        pieces[-1].append(self.special_ids["<|assistant|>"])
+        return pieces
 
 
 def rounds_text(messages: Sequence[Mapping[str, str]]) -> str:
@@ -174,6 +192,10 @@ def rounds_text(messages: Sequence[Mapping[str, str]]) -> str:
         else:
             question += ("\n" if question else "") + message["content"]
     return f"{text}[Round {number}]\n\n问：{question}\n\n答："
+
+
+def _split(text: str, gap: str | None) -> list[str]:
+    return [text] if gap is None else text.split(gap)
 
 
 def _without_surrogates(text: str) -> str:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from peft import (
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from mmrec_bench.errors import ModelError
 from mmrec_bench.files import atomic_write
+from mmrec_plugins.models.lm.prefill import causal_model
 from mmrec_plugins.models.lm.prefix_cache import (
     disable_prefix_checkpointing,
     enable_prefix_checkpointing,
@@ -150,12 +151,17 @@ def _keys_values(model: nn.Module, prompt_ids: Sequence[int], length: int) -> Te
     return states.float().flatten(1).cpu()
 
 
-def enable_checkpointing(model: PeftModel) -> None:
-    """Compute activations anew in the backward pass, under either adapter."""
-    if model.active_peft_config.is_prompt_learning:
+def has_prefix(model: nn.Module) -> TypeGuard[PeftModel]:
+    """Return whether a prefix is put before what the model reads."""
+    return isinstance(model, PeftModel) and bool(model.active_peft_config.is_prompt_learning)
+
+
+def enable_checkpointing(model: nn.Module) -> None:
+    """Compute activations anew in the backward pass, under either adapter or none."""
+    if has_prefix(model):
         enable_prefix_checkpointing(model)
         return
-    base = model.get_base_model()
+    base = causal_model(model)
     options = {"use_reentrant": False}
     if hasattr(base, "activation_checkpointing_enable"):
         base.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
@@ -163,16 +169,26 @@ def enable_checkpointing(model: PeftModel) -> None:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
 
-def disable_checkpointing(model: PeftModel) -> None:
+def disable_checkpointing(model: nn.Module) -> None:
     """Undo `enable_checkpointing`."""
-    if model.active_peft_config.is_prompt_learning:
+    if has_prefix(model):
         disable_prefix_checkpointing(model)
         return
-    base = model.get_base_model()
+    base = causal_model(model)
     if hasattr(base, "activation_checkpointing_disable"):
         base.activation_checkpointing_disable()
     else:
         base.gradient_checkpointing_disable()
+
+
+@contextmanager
+def untuned(model: nn.Module) -> Iterator[None]:
+    """Take the adapter off for a while; without one there is nothing to take off."""
+    if isinstance(model, PeftModel):
+        with model.disable_adapter():
+            yield
+    else:
+        yield
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -1,17 +1,16 @@
 """From encoded queries to scores: likelihoods of the answers, or one that the model writes."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
-from peft import PeftModel
 
 from mmrec_bench.types import Answers, FloatArray, Query, Scores
+from mmrec_plugins.models.lm.adapters import untuned
 from mmrec_plugins.models.lm.encoding import Encoded, PromptEncoder
 from mmrec_plugins.models.lm.generation import generate
 from mmrec_plugins.models.lm.presets import LanguageModelConfig
-from mmrec_plugins.models.lm.reading import normal, read_answer
+from mmrec_plugins.instructions.reading import normal, read_answer
 from mmrec_plugins.models.lm.scoring import ScoringRequest, score_answers
 
 
@@ -38,12 +37,10 @@ class Answering:
         """Return (B, C) float32 scores; `blanks` as of `blank_scores`, computed where not given."""
         if self.config.answer == "generate":
             return self._write(model, encoded)
-        answers = [self.encoder.answers(one.instruction) for one in encoded]
-        requests = [
-            ScoringRequest(one.prompt_ids, ids) for one, ids in zip(encoded, answers, strict=True)
-        ]
+        answers = [one.answer_ids for one in encoded]
+        requests = [ScoringRequest(one.prompt_ids, list(one.answer_ids)) for one in encoded]
         rows = score_answers(model, requests, pad_id=self._pad_id)
-        blanks = self.blank_scores(model, encoded, answers) if blanks is None else blanks
+        blanks = self.blank_scores(model, encoded) if blanks is None else blanks
         rows = [row - blank for row, blank in zip(rows, blanks, strict=True)]
         if self.config.normalise == "mean":
             lengths = [np.array([len(ids) for ids in each], np.float32) for each in answers]
@@ -54,21 +51,23 @@ class Answering:
         self,
         model: Any,  # noqa: ANN401 - a transformers or a PEFT model, both untyped
         encoded: Sequence[Encoded],
-        answers: Sequence[list[list[int]]],
     ) -> list[FloatArray]:
         """Return (C,) log-likelihoods without history, per query; zeros unless normalise=lift.
 
-        After the ranking loss they are the untuned backbone's, as they were while it was tuned.
+        After the ranking loss they are the untuned backbone's, as they were while it was tuned; it
+        sees no pictures.
         """
         if self.config.normalise != "lift":
-            return [np.zeros(len(each), np.float32) for each in answers]
-        blanks = [
-            ScoringRequest(list(one.blank_ids), ids)
-            for one, ids in zip(encoded, answers, strict=True)
+            return [np.zeros(len(one.answer_ids), np.float32) for one in encoded]
+        requests = [ScoringRequest(list(one.blank_ids), list(one.answer_ids)) for one in encoded]
+        if self.config.objective != "ranking":
+            return score_answers(model, requests, pad_id=self._pad_id)
+        requests = [
+            ScoringRequest(_texts(each.prompt_ids), [_texts(ids) for ids in each.answer_ids])
+            for each in requests
         ]
-        untuned = isinstance(model, PeftModel) and self.config.objective == "ranking"
-        with model.disable_adapter() if untuned else nullcontext():
-            return score_answers(model, blanks, pad_id=self._pad_id)
+        with untuned(model):
+            return score_answers(model, requests, pad_id=self._pad_id)
 
     def _write(self, model: Any, encoded: Sequence[Encoded]) -> Scores:  # noqa: ANN401 - as above
         """Let the model write, and read what it wrote."""
@@ -96,3 +95,8 @@ class Answering:
             answer_tokens=np.array([len(ids) for ids in written], np.int32),
         )
         return Scores(np.stack(rows), answers)
+
+
+def _texts(ids: Sequence[int]) -> list[int]:
+    """Return ids without those that are pictures."""
+    return [token for token in ids if token >= 0]

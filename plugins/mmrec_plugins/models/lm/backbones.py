@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from mmrec_bench.errors import ModelError
+from mmrec_plugins.devices import pick_device
 from mmrec_plugins.models.chatglm2 import checkpoint
 from mmrec_plugins.models.chatglm2.tokenizer import ChatGLMTokenizer
 from mmrec_plugins.models.lm.gguf import unpacked
@@ -197,27 +198,6 @@ def search_report() -> dict[str, str]:
             f"not here ({found.told()})" if place is None else f"{place.source}, in {place.folder}"
         )
     return rows
-
-
-def pick_device(device: str) -> torch.device:
-    """Return the device asked for; "auto" is CUDA where there is one, else the CPU.
-
-    Raises:
-        ModelError: not a device, or not on this machine.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        target = torch.device(device)
-    except RuntimeError as error:
-        raise ModelError(
-            f"device {device!r} is not known; use auto, cpu, cuda or cuda:N"
-        ) from error
-    if target.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (target.index or 0) >= count:
-            raise ModelError(f"device {device} is not here: torch sees {count} CUDA devices")
-    return target
 
 
 def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:

@@ -16,14 +16,20 @@ from torch import Tensor
 
 from mmrec_bench.errors import ModelError
 from mmrec_bench.interfaces import ExampleSource, InstructionBuilder
-from mmrec_bench.types import Catalog, Example, Instruction, Query
+from mmrec_bench.types import Catalog, Example, Image, Instruction, Message, Query, Text
 from mmrec_plugins.models.lm.presets import Answer
-from mmrec_plugins.models.lm.tokenizing import TextTokenizer
+from mmrec_plugins.models.lm.tokenizing import TextTokenizer, unused_characters
+from mmrec_plugins.models.lm.visual import PictureIds
 
 log = logging.getLogger("mmrec_bench")
 
 IGNORED = -100
 """Label of a position that carries no loss."""
+
+NO_EXAMPLES = (
+    "there are no training examples under this protocol: users need at least two train "
+    "interactions; lower protocol.k_core or take a larger data set"
+)
 
 # Steps whose examples are tokenised and sorted by length together.
 _WINDOW_STEPS = 32
@@ -34,20 +40,27 @@ class Encoded:
     """A query as a model reads it.
 
     Attributes:
-        prompt_ids: tokens up to where the answer starts.
+        prompt_ids: tokens up to where the answer starts; negative ones are pictures.
         instruction: what they say.
         dropped: items of the shown history that were left out to fit.
         blank_ids: the same prompt without any history; () where nobody needs it.
+        answer_ids: what names each candidate, see `PromptEncoder.answers`; () for written answers.
     """
 
     prompt_ids: list[int]
     instruction: Instruction
     dropped: int
     blank_ids: Sequence[int] = ()
+    answer_ids: Sequence[list[int]] = ()
 
 
 class Row(Protocol):
     """A training example as tokens, whatever the loss."""
+
+    @property
+    def kind(self) -> str:
+        """Which kind of instruction; a step's loss is a mean by kind before kinds are weighed."""
+        ...
 
     @property
     def n_terms(self) -> int:
@@ -75,11 +88,13 @@ class Tokens:
         ids: prompt, answer, one after the other.
         n_answer: tokens of the answer, which alone carry loss.
         shortened: history was left out of the prompt to fit.
+        kind: of instruction; "ranking" = the run's own.
     """
 
     ids: list[int]
     n_answer: int
     shortened: bool = False
+    kind: str = "ranking"
 
     def __len__(self) -> int:
         """Return the tokens of prompt and answer."""
@@ -107,6 +122,8 @@ class PromptEncoder:
         max_length: int,
         answer: Answer,
         max_new_tokens: int,
+        pictures: PictureIds | None = None,
+        foretell: bool = False,
     ) -> None:
         """Bind what every query shares.
 
@@ -117,6 +134,8 @@ class PromptEncoder:
             max_length: tokens of prompt and answer, virtual tokens not counted.
             answer: what follows the prompt: an answer text, a label, or written text.
             max_new_tokens: room for a written answer.
+            pictures: which pictures the model sees; None = it reads text only.
+            foretell: where candidates are not listed, their pictures are part of the answers.
         """
         self.tokenizer = tokenizer
         self.builder = builder
@@ -124,7 +143,9 @@ class PromptEncoder:
         self.max_length = max_length
         self.answer: Answer = answer
         self.max_new_tokens = max_new_tokens
-        self._warned = False
+        self.pictures = pictures
+        self.foretell = foretell and pictures is not None and answer == "likelihood"
+        self._warned: set[str] = set()
         self._answers: dict[str, list[int]] = {}
 
     def encode(self, query: Query) -> Encoded:
@@ -146,9 +167,13 @@ class PromptEncoder:
             )
         prompt_ids = self._tokens(instruction)
         room = self.max_length - self._reserve(instruction)
-        if len(prompt_ids) <= room:
-            return Encoded(prompt_ids, instruction, 0)
-        return self._shorten(query, len(prompt_ids), room)
+        encoded = Encoded(prompt_ids, instruction, 0)
+        if len(prompt_ids) > room:
+            encoded = self._shorten(query, len(prompt_ids), room)
+        if self.answer == "generate":
+            return encoded
+        items = query.candidates.tolist()
+        return replace(encoded, answer_ids=self.answers(encoded.instruction, items))
 
     def encode_with_blank(self, query: Query) -> Encoded:
         """Ask one query, and the same without history; Raises as `encode`."""
@@ -156,23 +181,76 @@ class PromptEncoder:
         blank = self._tokens(self.builder.build(query.with_history(0), self.catalog))
         return replace(encoded, blank_ids=blank)
 
-    def answers(self, instruction: Instruction) -> list[list[int]]:
+    def answers(self, instruction: Instruction, items: Sequence[int] = ()) -> list[list[int]]:
         """Return the tokens that name each candidate.
 
         The end token is behind texts, and behind labels where one begins another (A and AA).
+
+        Args:
+            instruction: names the candidates.
+            items: the candidates, where their pictures are to be foretold with their texts; each
+                answer then begins with a negative id.
         """
         if self.answer == "letter":
             labels = [self._text(name) for name in instruction.labels]
             if _one_begins_another(labels):
                 return [[*ids, self.tokenizer.eos_id] for ids in labels]
             return labels
-        return [[*self._text(text), self.tokenizer.eos_id] for text in instruction.answers]
+        texts = [[*self._text(text), self.tokenizer.eos_id] for text in instruction.answers]
+        if not (self.foretell and self.pictures and len(items)) or instruction.labels:
+            return texts
+        first = map(self.pictures.foretold, items)
+        return [[picture, *text] for picture, text in zip(first, texts, strict=True)]
 
     def example(self, example: Example) -> Tokens:
         """Return prompt and target's answer of a training example."""
         encoded = self.encode(example.query)
         answer = self.answers(encoded.instruction)[example.target]
         return Tokens([*encoded.prompt_ids, *answer], len(answer), encoded.dropped > 0)
+
+    def written(self, messages: Sequence[Message], answer: str, kind: str) -> Tokens:
+        """Return a conversation and the answer that follows it as a training example."""
+        ids = [*self.tokenizer.encode(answer), self.tokenizer.eos_id]
+        return Tokens([*self.tokens_of_messages(messages), *ids], len(ids), kind=kind)
+
+    def tokens_of_messages(self, messages: Sequence[Message]) -> list[int]:
+        """Return the tokens of a conversation up to where the next answer starts."""
+        images = [part.item for m in messages for part in m.parts if isinstance(part, Image)]
+        if images and self.pictures is not None:
+            return self._tokens_around(messages, images, self.pictures)
+        if images and "pictures" not in self._warned:
+            self._warned.add("pictures")
+            log.warning(
+                "the instructions show pictures, but this model reads text only: they are left "
+                "out; use -o model.visual_tokens=1 -o vectors.name=efficientnet, or -o "
+                "instructions.pictures=words"
+            )
+        turns = [{"role": m.role, "content": m.text} for m in messages]
+        if len(turns) == 1 and turns[0]["role"] == "user":
+            return self.tokenizer.chat_prompt(turns[0]["content"])
+        return self.tokenizer.chat(turns)
+
+    def _tokens_around(
+        self, messages: Sequence[Message], images: Sequence[int], pictures: PictureIds
+    ) -> list[int]:
+        """Encode the texts between pictures apart; an item without a vector leaves no seam."""
+        [gap] = unused_characters("".join(m.text for m in messages), 1)
+        turns = [
+            {
+                "role": message.role,
+                "content": "".join(
+                    part.text if isinstance(part, Text) else gap * bool(pictures.seen[part.item])
+                    for part in message.parts
+                ),
+            }
+            for message in messages
+        ]
+        seen = [item for item in images if pictures.seen[item]]
+        first, *rest = self.tokenizer.chat_around(turns, gap if seen else None)
+        ids = list(first)
+        for item, piece in zip(seen, rest, strict=True):
+            ids += pictures.shown(item) + piece
+        return ids
 
     def _shorten(self, query: Query, length: int, room: int) -> Encoded:
         """Leave out the oldest items; a bisection, since longer histories give longer prompts."""
@@ -192,8 +270,8 @@ class PromptEncoder:
                 f"{room} (model.max_length {self.max_length} less the answer); raise "
                 "model.max_length, or lower protocol.n_candidates or instructions.title_words"
             )
-        if not self._warned:
-            self._warned = True
+        if "length" not in self._warned:
+            self._warned.add("length")
             log.warning(
                 "a prompt of %d tokens does not fit into %d (model.max_length %d less the answer): "
                 "the oldest history is left out of it, and of others like it",
@@ -209,10 +287,7 @@ class PromptEncoder:
         return max(len(ids) for ids in self.answers(instruction))
 
     def _tokens(self, instruction: Instruction) -> list[int]:
-        messages = [{"role": m.role, "content": m.text} for m in instruction.messages]
-        if len(messages) == 1 and messages[0]["role"] == "user":
-            return self.tokenizer.chat_prompt(messages[0]["content"])
-        return self.tokenizer.chat(messages)
+        return self.tokens_of_messages(instruction.messages)
 
     def _text(self, text: str) -> list[int]:
         ids = self._answers.get(text)
@@ -314,10 +389,7 @@ def training_steps(
                     yield rows[turn * step_size : (turn + 1) * step_size]
             skip = max(0, skip - len(turns))
         if not n_windows:
-            raise ModelError(
-                "there are no training examples under this protocol: users need at least two train "
-                "interactions; lower protocol.k_core or take a larger data set"
-            )
+            raise ModelError(NO_EXAMPLES)
         epoch += 1
 
 

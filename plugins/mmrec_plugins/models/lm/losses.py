@@ -15,12 +15,18 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 
 from mmrec_bench.types import FloatArray
+from mmrec_plugins.models.lm.adapters import has_prefix
 from mmrec_plugins.models.lm.encoding import IGNORED, Tokens, pad_left
-from mmrec_plugins.models.lm.prefill import additive_mask, causal_model
+from mmrec_plugins.models.lm.prefill import (
+    additive_mask,
+    causal_model,
+    last_hidden,
+    token_inputs,
+    visual_tokens,
+)
 from mmrec_plugins.models.lm.scoring import AnswerTree
 
 RowT_contra = TypeVar("RowT_contra", contravariant=True)
@@ -63,6 +69,11 @@ class Choice:
         """One choice."""
         return 1
 
+    @property
+    def kind(self) -> str:
+        """The run's own examples."""
+        return "ranking"
+
 
 def answer_loss(
     model: nn.Module, rows: Sequence[Tokens], device: torch.device, *, pad_id: int
@@ -74,7 +85,7 @@ def answer_loss(
     batch = pad_left(rows, pad_id)
     labels = batch.labels.to(device, non_blocking=True)
     logits = model(
-        input_ids=batch.input_ids.to(device, non_blocking=True),
+        **token_inputs(model, batch.input_ids.to(device, non_blocking=True)),
         attention_mask=batch.attention_mask.to(device, non_blocking=True),
         position_ids=batch.position_ids.to(device, non_blocking=True),
         use_cache=False,
@@ -107,23 +118,31 @@ def choice_scores(
     """
     base = causal_model(model)
     cache, n_virtual = None, 0
-    if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
+    if has_prefix(model):
         cache = model.get_prompt(len(rows))
         n_virtual = int(model.active_peft_config.num_virtual_tokens)
     layout = _lay_out(rows, pad_id)
     sees = torch.from_numpy(layout.sees).to(device)
     if n_virtual:
         sees = torch.cat([sees.new_ones(*sees.shape[:2], n_virtual), sees], dim=2)
-    logits = base(
-        input_ids=torch.from_numpy(layout.ids).to(device),
-        attention_mask=additive_mask(sees, base),
-        position_ids=torch.from_numpy(layout.positions).to(device) + n_virtual,
-        past_key_values=cache,
-        use_cache=False,
-        logits_to_keep=layout.kept,
-    ).logits  # (B, 1 + W, vocabulary)
+    ids = torch.from_numpy(layout.ids).to(device)
+    with last_hidden(model) as hidden:
+        logits = base(
+            **token_inputs(model, ids),
+            attention_mask=additive_mask(sees, base),
+            position_ids=torch.from_numpy(layout.positions).to(device) + n_virtual,
+            past_key_values=cache,
+            use_cache=False,
+            logits_to_keep=layout.kept,
+        ).logits  # (B, 1 + W, vocabulary)
     row, slot, token = torch.from_numpy(layout.edges).to(device)
-    edges = logits.float().log_softmax(-1)[row, slot, token]
+    edges = logits.float().log_softmax(-1)[row, slot, token.clamp(min=0)]
+    visual = visual_tokens(model)
+    if visual is not None and bool((token < 0).any()):
+        at = token < 0
+        prompt = ids.shape[1] - layout.kept + 1
+        states = visual.read(hidden[0][:, :prompt], ids[:, :prompt])
+        edges = edges.index_put((at,), visual.energies(states[row[at]], token[at]))
     width = max(len(each.offsets) for each in rows)
     place, edge = torch.from_numpy(layout.paths).to(device)
     offsets = np.full((len(rows), width), np.inf, np.float32)
@@ -183,7 +202,7 @@ def _lay_out(rows: Sequence[Choice], pad_id: int) -> _Layout:
             (at, slot[tree.parents[node]] - longest + 1, tree.tokens[node])
             for node in range(1, len(tree.tokens))
         ]
-        for number, end in tree.ends:
+        for number, end in [*tree.ends, *tree.pictures]:
             node = end
             while node:
                 paths.append((at * width + number, first + node))

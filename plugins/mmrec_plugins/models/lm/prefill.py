@@ -20,6 +20,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from mmrec_bench.errors import ModelError
 from mmrec_plugins.models.lm.prefix_cache import ReadOnlyCache
+from mmrec_plugins.models.lm.visual import ATTRIBUTE, VisualTokens
 
 # Tokens in one forward pass. On a CPU more are no faster. On a GPU passes must be large, and 4,096
 # tokens keep the logits of a 65,024-word vocabulary at 0.5 GB in half precision.
@@ -40,12 +41,15 @@ class Prefilled:
         visible: (B, S) bool, False = padding.
         lengths: (B,) int64 position of the next token: virtual tokens + prompt tokens.
         logits: (B, vocabulary) of the token behind each prompt, in the model's dtype.
+        states: what `VisualTokens.read` takes from each prompt; None for a model that sees no
+            pictures.
     """
 
     cache: Cache
     visible: Tensor
     lengths: Tensor
     logits: Tensor
+    states: Tensor | None = None
 
 
 @contextmanager
@@ -73,6 +77,45 @@ def causal_model(model: nn.Module) -> PreTrainedModel:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
+def visual_tokens(model: nn.Module) -> VisualTokens | None:
+    """Return the projector of a model, plain or under PEFT; None where it sees no pictures."""
+    found = getattr(causal_model(model), ATTRIBUTE, None)
+    return found if isinstance(found, VisualTokens) else None
+
+
+def token_inputs(model: nn.Module, ids: Tensor) -> dict[str, Tensor]:
+    """Return what a forward pass takes for (B, T) ids, negative ones being pictures."""
+    visual = visual_tokens(model)
+    if visual is None:
+        return {"input_ids": ids}
+    embeddings = causal_model(model).get_input_embeddings()(ids.clamp(min=0))  # (B, T, H)
+    places = ids < 0
+    if bool(places.any()):
+        soft = visual.embeddings(ids[places]).to(embeddings.dtype)
+        embeddings = embeddings.index_put((places,), soft)
+    return {"inputs_embeds": embeddings}
+
+
+@contextmanager
+def last_hidden(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the last hidden states of a model that sees pictures; [] of any other.
+
+    Each forward pass within adds one (B, T, H) tensor.
+    """
+    found: list[Tensor] = []
+    if visual_tokens(model) is None:
+        yield found
+        return
+    decoder = causal_model(model).base_model
+    handle = decoder.register_forward_hook(
+        lambda _module, _inputs, output: found.append(output.last_hidden_state)
+    )
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
 def prefix_layers(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """Return each layer's tuned keys and values, (1, heads, V, width); [] without a prefix.
 
@@ -97,7 +140,7 @@ def prefill(model: nn.Module, prompts: Sequence[Sequence[int]], *, pad_id: int) 
 
     Args:
         model: a transformers causal model, or PEFT's around one, in `inference`.
-        prompts: B lists of token ids, none empty.
+        prompts: B lists of token ids, none empty; negative ids are pictures (see `visual`).
         pad_id: any valid id; padding is masked.
 
     Raises:
@@ -120,16 +163,20 @@ def prefill(model: nn.Module, prompts: Sequence[Sequence[int]], *, pad_id: int) 
         distance = columns[:, None] + n_virtual - torch.arange(n_virtual + longest, device=device)
         # A padding row sees itself at least, so that no softmax is empty.
         mask = additive_mask((distance >= 0) & visible[:, None] | (distance == 0), base)
-    output = base(
-        input_ids=torch.tensor(rows, device=device),
-        attention_mask=mask,
-        position_ids=(real.cumsum(1) - 1).clamp(min=0) + n_virtual,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
+    ids = torch.tensor(rows, device=device)
+    with last_hidden(model) as hidden:
+        output = base(
+            **token_inputs(model, ids),
+            attention_mask=mask,
+            position_ids=(real.cumsum(1) - 1).clamp(min=0) + n_virtual,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
     _check_cache(cache, n_virtual + longest)
-    return Prefilled(cache, visible, lengths + n_virtual, output.logits[:, -1])
+    visual = visual_tokens(model)
+    states = None if visual is None else visual.read(hidden[0], ids)
+    return Prefilled(cache, visible, lengths + n_virtual, output.logits[:, -1], states)
 
 
 def extend(

@@ -5,16 +5,17 @@ No torch here: a command that only shows what would run must not pay for it.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from mmrec_bench.config import ComponentConfig
+from mmrec_bench.config import ComponentConfig, added, operational
 
 Adapter = Literal["prefix", "lora", "none"]
 Answer = Literal["likelihood", "letter", "generate"]
 Objective = Literal["answer", "ranking"]
 Normalise = Literal["sum", "mean", "lift"]
+MixKind = Literal["ranking", "profile", "attributes", "zero-shot", "few-shot"]
 DType = Literal["float32", "bfloat16", "float16"]
 
 
@@ -58,6 +59,39 @@ class LanguageModelConfig(ComponentConfig):
     lora_alpha: float | None = Field(None, gt=0, description="LoRA's scale is alpha / r")
     lora_dropout: float | None = Field(None, ge=0, lt=1, description="dropout before LoRA")
 
+    visual_tokens: int = added(
+        0,
+        ge=0,
+        description="soft tokens of a picture in the prompt, from the encoder's vectors; 0 = the "
+        "model reads text only",
+    )
+    visual_hidden: int | None = added(
+        None, ge=1, description="numbers of the code that a picture is projected to"
+    )
+    visual_dropout: float | None = added(None, ge=0, lt=1, description="dropout on that code")
+    visual_learning_rate: float | None = added(
+        None, gt=0, description="peak of AdamW's rate for the projector of pictures"
+    )
+
+    probe_items: int = operational(
+        200, ge=1, description="questions of each kind that --probe-memory asks the backbone"
+    )
+
+    corpus: tuple[Path, ...] = operational(
+        (),
+        description="instruction corpora to tune on beside the ranking examples: JSONL files, or "
+        "folders of them; their contents are part of the run's identity, their paths are not",
+    )
+    mix: dict[MixKind, Annotated[float, Field(ge=0)]] | None = added(
+        None,
+        description="weights of the kinds of instructions, e.g. {ranking: 0.5, profile: 0.5}; None "
+        "= half ranking, half shared by the kinds that the corpus has",
+    )
+    other_corpus: bool = operational(
+        default=False,
+        description="allow a corpus of another data set, or of another version of this one",
+    )
+
     objective: Objective | None = Field(
         None,
         description="answer = likelihood of the target's answer; ranking = of the target among "
@@ -79,7 +113,17 @@ class LanguageModelConfig(ComponentConfig):
     patience: int | None = Field(
         None, ge=1, description="validations without a better ndcg@10 before tuning stops"
     )
-    validation_cases: int | None = Field(None, ge=1, description="validation queries looked at")
+    validation_cases: int | None = Field(
+        None,
+        ge=1,
+        description="validation queries looked at; and corpus entries, all kinds together",
+    )
+
+    @field_validator("corpus", mode="before")
+    @classmethod
+    def _one_path(cls, value: object) -> object:
+        """Accept a single path, as command lines give it."""
+        return (value,) if isinstance(value, str | Path) else value
 
 
 ADAPTER_ONLY: dict[Adapter, tuple[str, ...]] = {
@@ -106,6 +150,10 @@ TUNING_ONLY = (
     "validation_cases",
 )
 """Options that mean something only where an adapter is tuned."""
+
+
+VISUAL_ONLY = ("visual_hidden", "visual_dropout", "visual_learning_rate")
+"""Options that mean something only where the model sees pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +194,9 @@ _COMMON: dict[str, Any] = {
     "evaluate_every": 50,
     "patience": 4,
     "validation_cases": 200,
+    "visual_hidden": 64,
+    "visual_dropout": 0.0,
+    "visual_learning_rate": 2e-3,
 }
 
 # The recipe of the original P-tuning v2 code for ChatGLM2-6B (ptuning/train.sh, Apache-2.0): 128
@@ -208,7 +259,7 @@ def preset(situation: Situation) -> dict[str, Any]:
     values = {**_COMMON, **_FAMILIES.get(situation.family, {})}
     values["dtype"] = situation.dtype
     rates = _RATES.get(situation.family, _OTHER_RATES)
-    values["learning_rate"] = rates.get(situation.adapter)
+    values["learning_rate"] = rates.get(situation.adapter, values["visual_learning_rate"])
     if not situation.cuda and situation.family != "chatglm2":
         values["gradient_checkpointing"] = False
     return values
@@ -229,7 +280,9 @@ def fill(config: LanguageModelConfig, situation: Situation) -> LanguageModelConf
         if adapter != situation.adapter
         for name in names
     }
-    if situation.adapter == "none":
+    if not config.visual_tokens:
+        idle.update(VISUAL_ONLY)
+    if situation.adapter == "none" and not config.visual_tokens:
         idle.update(TUNING_ONLY)
     if config.import_prefix is not None:
         idle.update(("pre_seq_len", "prefix_init"))  # the imported prefix has its own

@@ -1,47 +1,45 @@
 """A language model that reads instructions and ranks candidates: tuned, or as it is."""
 
-import hashlib
 import json
 import logging
-import math
-from collections.abc import Callable
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import nn
 
 from mmrec_bench.errors import ModelError
 from mmrec_bench.files import atomic_write
 from mmrec_bench.interfaces import TrainingData
-from mmrec_bench.types import Example, Queries, Scores
+from mmrec_bench.types import Catalog, Queries, Scores
 from mmrec_plugins.models.chatglm2.prefix_import import import_prefix
 from mmrec_plugins.models.chatglm2.shards import weight_files
-from mmrec_plugins.models.lm import adapters, backbones, locating
+from mmrec_plugins.models.lm import adapters, backbones, corpora, locating, memorisation
 from mmrec_plugins.models.lm.answering import Answering
-from mmrec_plugins.models.lm.encoding import (
-    PromptEncoder,
-    R,
-    steps_per_epoch,
-    training_steps,
-)
-from mmrec_plugins.models.lm.losses import Choice, answer_loss, ranking_loss
+from mmrec_plugins.models.lm.encoding import PromptEncoder
+from mmrec_plugins.models.lm.fitting import Fitting
+from mmrec_plugins.models.lm.prefill import visual_tokens
 from mmrec_plugins.models.lm.presets import LanguageModelConfig, Situation, fill
-from mmrec_plugins.models.lm.scoring import AnswerTree
-from mmrec_plugins.models.lm.tuning import History, TuningSettings, tune
+from mmrec_plugins.models.lm.tuning import History
+from mmrec_plugins.models.lm.visual import (
+    VisualTokens,
+    attach_visual,
+    load_visual,
+    picture_ids,
+    save_visual,
+)
 
 log = logging.getLogger("mmrec_bench")
 
 SETTINGS_FILE = "recommender.json"
 
-_KEPT_BY_ADAPTER = ("backbone", "adapter", "pre_seq_len", "lora_r", "lora_alpha")
+_KEPT_BY_ADAPTER = (
+    *("backbone", "adapter", "pre_seq_len", "lora_r", "lora_alpha"),
+    *("visual_tokens", "visual_hidden"),
+)
 """Options that a saved adapter must have been tuned with to be restored."""
-
-# Padded tokens in one training pass: activations of a GPU's memory, or a CPU's caches.
-_TOKEN_BUDGET = {"cpu": 8192, "cuda": 16384}
 
 
 class LanguageModelRecommender:
@@ -63,6 +61,7 @@ class LanguageModelRecommender:
         self.config = config
         self._model: nn.Module | None = None
         self._history = History()
+        self._fitting_facts: dict[str, str | int | float] = {}
 
     @classmethod
     def resolve(
@@ -95,6 +94,7 @@ class LanguageModelRecommender:
                 "model.import_prefix brings its own number of virtual tokens; leave out "
                 f"model.pre_seq_len={config.pre_seq_len}"
             )
+        config = config.model_copy(update={"mix": corpora.resolve_mix(config)})
         return fill(config, situation), notices
 
     @classmethod
@@ -108,13 +108,17 @@ class LanguageModelRecommender:
 
     @classmethod
     def fingerprint(cls, config: LanguageModelConfig) -> str:
-        """Return a hash of the backbone's files; a hub id is downloaded where it is not here."""
-        mark = locating.fingerprint(locating.locate(config.backbone))
-        prefix = config.import_prefix
-        if prefix is None:
-            return mark
-        files = [prefix] if prefix.is_file() else weight_files(prefix)
-        return "-".join([mark, *(locating.hash_file(path)[:16] for path in files)])
+        """Return a hash of the backbone's files, an imported prefix and the corpus.
+
+        A hub id is downloaded where it is not here.
+        """
+        marks = [locating.fingerprint(locating.locate(config.backbone))]
+        if (prefix := config.import_prefix) is not None:
+            files = [prefix] if prefix.is_file() else weight_files(prefix)
+            marks += [locating.hash_file(path)[:16] for path in files]
+        if config.corpus:
+            marks.append(corpora.fingerprint(config.corpus)[:16])
+        return "-".join(marks)
 
     @classmethod
     def search(cls, root: Path) -> dict[str, str]:  # noqa: ARG003 - weights are not below the data
@@ -128,14 +132,16 @@ class LanguageModelRecommender:
             ModelError: no candidates in the protocol, a backbone or checkpoint that cannot be used,
                 a loss that is not finite, too little GPU memory.
         """
+        corpus = corpora.load(self.config, data) if self.config.corpus else None
         self._load(data)
-        if self.config.adapter == "none":
+        if self.config.adapter != "none":
+            self._attach(data, seed)
+        visual = self._see(data, seed)
+        if self.config.adapter == "none" and visual is None:
             return
-        self._attach(data, seed)
-        if self.config.objective == "ranking":
-            self._history = self._tune(data, seed, self._choice, ranking_loss)
-        else:
-            self._history = self._tune(data, seed, self._encoder.example, answer_loss)
+        fitting = Fitting(self.config, self._backbone, self._answering, data, seed, corpus)
+        self._history = fitting.run(self._ready())
+        self._fitting_facts = fitting.facts(self._history)
         log.info(
             "tuned for %d steps; kept the adapter of step %d (validation ndcg@10 %.4f)",
             self._history.step,
@@ -157,10 +163,39 @@ class LanguageModelRecommender:
             return Scores(np.zeros(queries.candidates.shape, np.float32))
         return self._answering.score(self._ready(), self._answering.encode(queries))
 
+    def transfer(self, data: TrainingData) -> None:
+        """Rank the items of another catalog with the backbone and the adapter as they are.
+
+        Raises:
+            ModelError: neither fitted nor restored.
+        """
+        visual = visual_tokens(self._ready())
+        if visual is not None and data.item_vectors is not None:
+            visual.show(data.item_vectors)
+        self._bind(data)
+
+    def probe_memory(self, catalog: Catalog, *, seed: int) -> dict[str, float]:
+        """Return how well the backbone, its adapter disabled, completes titles of the catalog.
+
+        Raises:
+            ModelError: neither fitted nor restored.
+        """
+        model = self._ready()
+        with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
+            return memorisation.probe(
+                model,
+                self._backbone.tokenizer,
+                catalog,
+                n_items=self.config.probe_items,
+                seed=seed,
+            )
+
     def save(self, folder: Path) -> None:
         """Write the adapter as safetensors (none of the backbone's weights) and the settings."""
         if isinstance(self._model, PeftModel):
             adapters.save_adapter(self._model, folder, backbone=self._backbone.name)
+        if (visual := visual_tokens(self._ready())) is not None:
+            save_visual(visual, folder)
         stored = {"config": self.config.model_dump(mode="json"), "facts": self.facts()}
         text = json.dumps(stored, indent=2, sort_keys=True)
         atomic_write(folder / SETTINGS_FILE, (text + "\n").encode())
@@ -187,10 +222,12 @@ class LanguageModelRecommender:
                 )
         if self.config.adapter != "none":
             adapters.load_adapter(self._attach(data, seed=0, fresh=False, folder=folder), folder)
+        visual = self._see(data, seed=0, fresh=False)
+        if visual is not None and data.item_vectors is not None:
+            load_visual(visual, folder, data.item_vectors)
 
     def facts(self) -> dict[str, str | int | float]:
         """Return backbone, sizes, and how the tuning went, as flat values."""
-        history = self._history
         facts: dict[str, str | int | float] = {
             "backbone": self._backbone.name,
             "backbone_source": self._backbone.source,
@@ -201,24 +238,10 @@ class LanguageModelRecommender:
             "dtype": self.config.dtype or "",
             "device": str(next(self._backbone.model.parameters()).device),
         }
-        if self.config.adapter == "none" or not history.step:
-            return facts
-        facts |= {
-            "tuning_steps": history.step,
-            "tuning_best_step": history.best_step,
-            "tuning_tokens": history.n_tokens,
-            "tuning_shortened_prompts": history.n_shortened,
-        }
-        for step, loss, ndcg in history.validations:
-            facts[f"tuning_loss_{step:05d}"] = loss
-            if not math.isnan(ndcg):
-                facts[f"tuning_ndcg_{step:05d}"] = ndcg
-        return facts
+        return facts | self._fitting_facts
 
     def _load(self, data: TrainingData) -> None:
         """Resolve what is still open, load the backbone, and bind the instruction builder."""
-        if data.builder is None:
-            raise ModelError("a language model needs an instruction builder, and there is none")
         self.config, notices = self.resolve(self.config, device=data.device)
         for notice in notices:
             log.info("%s", notice)
@@ -235,6 +258,13 @@ class LanguageModelRecommender:
             attention=config.attention or "sdpa",
         )
         self._model = self._backbone.model.eval().requires_grad_(False)
+        self._bind(data)
+
+    def _bind(self, data: TrainingData) -> None:
+        """Ask with the builder of `data` about the items of its catalog from here on."""
+        config = self.config
+        if data.builder is None:
+            raise ModelError("a language model needs an instruction builder, and there is none")
         self._encoder = PromptEncoder(
             self._backbone.tokenizer,
             data.builder,
@@ -242,47 +272,34 @@ class LanguageModelRecommender:
             max_length=config.max_length or 2048,
             answer=config.answer,
             max_new_tokens=config.max_new_tokens,
+            pictures=picture_ids(config.visual_tokens, data.item_vectors),
+            foretell=config.objective == "ranking",
         )
         self._answering = Answering(self._encoder, config)
 
-    def _tune(
-        self,
-        data: TrainingData,
-        seed: int,
-        encode: Callable[[Example], R],
-        loss: Callable[..., Tensor],
-    ) -> History:
-        config = self.config
-        step_size = (config.batch_size or 1) * (config.accumulation or 1)
-        return tune(
-            self._ready(),
-            lambda skip: training_steps(
-                data.examples,
-                encode,
-                step_size=step_size,
-                limit=config.examples,
-                seed=seed,
-                skip=skip,
-            ),
-            self._tuning_settings(data, step_size),
-            loss=partial(loss, pad_id=self._backbone.tokenizer.pad_id),
-            validate=self._validation(data),
-            scratch=data.scratch,
+    def _see(
+        self, data: TrainingData, seed: int, *, fresh: bool = True
+    ) -> VisualTokens | None:
+        """Give the model a projector for the catalog's pictures, where it shall see them."""
+        config, vectors = self.config, data.item_vectors
+        if not config.visual_tokens:
+            return None
+        if vectors is None or not np.isfinite(vectors).all(axis=1).any():
+            log.warning(
+                "model.visual_tokens=%d, but there is no picture's vector: the model reads text "
+                "only; vectors come from e.g. -o vectors.name=efficientnet",
+                config.visual_tokens,
+            )
+            return None
+        return attach_visual(
+            self._backbone.model,
+            vectors,
+            n_tokens=config.visual_tokens,
+            code_size=config.visual_hidden or 1,
+            dropout=config.visual_dropout or 0.0,
             seed=seed,
-            fingerprint=self._fingerprint(data, seed),
+            prompt_ids=self._first_prompt(data) if fresh else (),
         )
-
-    def _choice(self, example: Example) -> Choice:
-        """Encode an example for the ranking loss."""
-        if self.config.answer == "generate":
-            raise ModelError("model.objective=ranking needs scores: it excludes answer=generate")
-        [encoded] = self._answering.encode([example.query])
-        answers = self._encoder.answers(encoded.instruction)
-        tree = AnswerTree()
-        for number in sorted(range(len(answers)), key=answers.__getitem__):
-            tree.add(number, answers[number])
-        [offsets] = self._answering.blank_scores(self._ready(), [encoded], [answers])
-        return Choice(encoded.prompt_ids, tree, example.target, offsets, encoded.dropped > 0)
 
     def _attach(
         self, data: TrainingData, seed: int, *, fresh: bool = True, folder: Path | None = None
@@ -319,41 +336,10 @@ class LanguageModelRecommender:
 
     def _first_prompt(self, data: TrainingData) -> list[int]:
         example = next(iter(data.examples(0)), None)
-        return [] if example is None else self._encoder.encode(example.query).prompt_ids
-
-    def _tuning_settings(self, data: TrainingData, step_size: int) -> TuningSettings:
-        config = self.config
-        limits = [] if config.max_steps is None else [config.max_steps]
-        if config.epochs is not None:
-            limits.append(
-                config.epochs * steps_per_epoch(data.n_examples, step_size, config.examples)
-            )
-        device = next(self._backbone.model.parameters()).device
-        return TuningSettings(
-            n_steps=min(limits),
-            learning_rate=config.learning_rate or 1e-3,
-            batch_size=config.batch_size or 1,
-            warmup_ratio=config.warmup_ratio or 0.0,
-            max_grad_norm=config.max_grad_norm or 1.0,
-            weight_decay=config.weight_decay or 0.0,
-            evaluate_every=config.evaluate_every or 1,
-            patience=config.patience or 1,
-            gradient_checkpointing=bool(config.gradient_checkpointing),
-            token_budget=_TOKEN_BUDGET.get(device.type, _TOKEN_BUDGET["cpu"]),
-        )
-
-    def _validation(self, data: TrainingData) -> Callable[[], float]:
-        """Return what computes validation ndcg@10 of the model as it is then."""
-        chosen = data.validation[: self.config.validation_cases]
-        encoded = self._answering.encode(chosen)
-        if not encoded:
-            log.warning("no validation cases: tuning runs to its end and keeps its last adapter")
-            return lambda: float("nan")
-        blanks = None
-        if self.config.objective == "ranking":  # they do not change with the adapter
-            answers = [self._encoder.answers(one.instruction) for one in encoded]
-            blanks = self._answering.blank_scores(self._ready(), encoded, answers)
-        return lambda: data.validate(self._answering.score(self._ready(), encoded, blanks))
+        if example is None:
+            return []
+        # Pictures have no embeddings before their projector is there.
+        return [token for token in self._encoder.encode(example.query).prompt_ids if token >= 0]
 
     def _ready(self) -> Any:  # noqa: ANN401 - a transformers or a PEFT model, both untyped
         if self._model is None:
@@ -361,17 +347,4 @@ class LanguageModelRecommender:
         return self._model
 
     def _n_tuned(self) -> int:
-        if not isinstance(self._model, PeftModel):
-            return 0
-        return sum(value.numel() for value in adapters.trainable(self._model).values())
-
-    def _fingerprint(self, data: TrainingData, seed: int) -> str:
-        """Name what a fit depends on, so that it never goes on from another's checkpoint."""
-        parts = {
-            "config": self.config.model_dump(mode="json"),
-            "backbone": [self._backbone.source, self._backbone.n_parameters],
-            "data": [data.n_users, data.n_items, len(data.interactions), data.n_examples],
-            "seed": seed,
-            "torch": str(torch.__version__),
-        }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return sum(value.numel() for value in adapters.trainable(self._ready()).values())

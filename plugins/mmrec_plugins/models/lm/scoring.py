@@ -26,6 +26,7 @@ from mmrec_plugins.models.lm.prefill import (
     length_batches,
     pass_tokens,
     prefill,
+    visual_tokens,
 )
 
 __all__ = ["ScoringRequest", "generate", "score_answers", "score_labels"]
@@ -47,7 +48,7 @@ class ScoringRequest:
     Attributes:
         prompt_ids: P token ids.
         answer_ids: C lists of token ids, encoded apart from the prompt, with the end token where it
-            shall count.
+            shall count. A negative id is the answer's picture (see `visual`).
     """
 
     prompt_ids: list[int]
@@ -63,26 +64,34 @@ class AnswerTree:
         parents: node before each node; always a smaller number.
         depths: tokens between the prompt and the node.
         ends: (answer's number, its last node).
+        pictures: (answer's number, node of its picture), which follows the prompt's end alone.
     """
 
     tokens: list[int] = field(default_factory=lambda: [-1])
     parents: list[int] = field(default_factory=lambda: [-1])
     depths: list[int] = field(default_factory=lambda: [-1])
     ends: list[tuple[int, int]] = field(default_factory=list)
+    pictures: list[tuple[int, int]] = field(default_factory=list)
     _children: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def add(self, number: int, answer: Tokens) -> None:
         node = 0
         for token in answer:
-            child = self._children.get((node, token))
-            if child is None:
-                child = len(self.tokens)
-                self._children[node, token] = child
-                self.tokens.append(token)
-                self.parents.append(node)
-                self.depths.append(self.depths[node] + 1)
-            node = child
+            if token < 0:
+                self.pictures.append((number, self._child(0, token)))
+            else:
+                node = self._child(node, token)
         self.ends.append((number, node))
+
+    def _child(self, node: int, token: int) -> int:
+        child = self._children.get((node, token))
+        if child is None:
+            child = len(self.tokens)
+            self._children[node, token] = child
+            self.tokens.append(token)
+            self.parents.append(node)
+            self.depths.append(self.depths[node] + 1)
+        return child
 
     def inner(self) -> list[int]:
         """Return the nodes that must be read, in order: those that others follow."""
@@ -108,14 +117,15 @@ def score_answers(
         candidates_per_row: answers read at once behind each prompt; None = by length and device.
 
     Returns:
-        For each request, (C,) float32 log-likelihoods (natural logarithm, fp32 softmax). They
+        For each request, (C,) float32 log-likelihoods (natural logarithm, fp32 softmax), plus the
+        energy of the answer's picture where it has one. They
         depend on the request alone, not on its neighbours, up to float noise.
 
     Raises:
         ModelError: an empty prompt or answer, or a model that keeps no keys and values.
     """
     for request in requests:
-        if not all(request.answer_ids):
+        if not all(ids and ids[-1] >= 0 for ids in request.answer_ids):
             raise ModelError("an answer has no tokens, so that it has no likelihood")
     results: list[FloatArray] = [np.empty(0, np.float32)] * len(requests)
     order = sorted(
@@ -211,6 +221,8 @@ def _score_batch(
                 sums[node] += sums[tree.parents[node]]
             for number, node in tree.ends:
                 row[number] = sums[node]
+            for number, node in tree.pictures:
+                row[number] += sums[node]
     return scores
 
 
@@ -263,9 +275,24 @@ def _node_log_probs(
         for row, tree in enumerate(trees)
         for node in range(1, len(tree.tokens))
     ]
-    flat = _log_softmax_at(logits, torch.tensor(wanted, device=device).T)
+    places = torch.tensor(wanted, device=device).T  # (3, n)
+    flat = _log_softmax_at(logits, places)
+    if bool((places[2] < 0).any()):
+        flat = np.where((places[2] < 0).cpu().numpy(), _picture_energies(model, read, places), flat)
     ends = np.cumsum([len(tree.tokens) - 1 for tree in trees])[:-1]
     return [np.concatenate([[0.0], values]) for values in np.split(flat, ends)]
+
+
+def _picture_energies(model: nn.Module, read: Prefilled, places: Tensor) -> NDArray[np.float64]:
+    """Return, for (3, n) rows, slots and ids, (n,) energies of pictures; 0 where there is none."""
+    visual = visual_tokens(model)
+    if visual is None or read.states is None:
+        raise ModelError("an answer has a picture, but this model sees none")
+    row, _, ids = places
+    at = ids < 0
+    found = torch.zeros(len(ids), device=ids.device)
+    found[at] = visual.energies(read.states[row[at]], ids[at])
+    return found.double().cpu().numpy()
 
 
 def _log_softmax_at(logits: Sequence[Tensor], wanted: Tensor) -> NDArray[np.float64]:
@@ -276,7 +303,7 @@ def _log_softmax_at(logits: Sequence[Tensor], wanted: Tensor) -> NDArray[np.floa
         wanted: (3, n) row, slot and token.
     """
     normaliser = torch.cat([_normaliser(part) for part in logits], dim=1)  # (B, slots)
-    row, slot, token = wanted
+    row, slot, token = wanted[0], wanted[1], wanted[2].clamp(min=0)
     first = logits[0][row, 0, token]
     chosen = first
     if len(logits) > 1:

@@ -57,6 +57,20 @@ class TextTokenizer(Protocol):
     def chat_prompt(self, text: str) -> list[int]:
         """Return the ids of one user message up to the answer, `prefix_ids` included."""
 
+    def chat_around(
+        self, messages: Sequence[Mapping[str, str]], gap: str | None
+    ) -> list[list[int]]:
+        """Return the ids of a conversation in pieces, cut where something else shall stand.
+
+        Args:
+            messages: as for `chat`.
+            gap: a string that stands in contents where something shall be put in; None = nowhere.
+
+        Returns:
+            One piece more than there are gaps; without a gap, the ids of `chat`, or of
+            `chat_prompt` for one user message.
+        """
+
 
 class HFTokenizer:
     """A `TextTokenizer` around a transformers tokenizer, with its chat template where it has one.
@@ -146,18 +160,25 @@ class HFTokenizer:
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """See `TextTokenizer`."""
-        if self._tokenizer.chat_template is None:
-            text = "\n\n".join(message["content"] for message in messages)
-            return [*self._prefix_ids, *self.encode(text)]
-        if not any(
-            special in message["content"] for message in messages for special in self._specials
-        ):
-            return self._encode_template(self._render(messages))
-        return self._chat_around_contents(messages)
+        return self.chat_around(messages, None)[0]
 
     def chat_prompt(self, text: str) -> list[int]:
         """See `TextTokenizer`."""
         return self.chat([{"role": "user", "content": text}])
+
+    def chat_around(
+        self, messages: Sequence[Mapping[str, str]], gap: str | None
+    ) -> list[list[int]]:
+        """See `TextTokenizer`; each piece between gaps is encoded apart."""
+        if self._tokenizer.chat_template is None:
+            text = "\n\n".join(message["content"] for message in messages)
+            first, *rest = map(self.encode, split_at(text, gap))
+            return [[*self._prefix_ids, *first], *rest]
+        if not any(
+            special in message["content"] for message in messages for special in self._specials
+        ):
+            return [self._encode_template(piece) for piece in split_at(self._render(messages), gap)]
+        return self._chat_around_contents(messages, gap)
 
     def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
         return str(
@@ -173,27 +194,42 @@ class HFTokenizer:
         ids = self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         return [int(token) for token in ids]
 
-    def _chat_around_contents(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def _chat_around_contents(
+        self, messages: Sequence[Mapping[str, str]], gap: str | None
+    ) -> list[list[int]]:
         """Encode contents that spell special tokens apart from the template around them.
 
         A title such as "<|im_end|>" must stay a text. Encoding in pieces may split a word at the
         seam otherwise than encoding at once, so this way is taken only where it is needed.
         """
-        # Private-use characters that no content contains stand for the contents.
-        everything = "".join(message["content"] for message in messages)
-        marks: list[str] = []
-        code = 0xE000
-        while len(marks) < len(messages):
-            if chr(code) not in everything:
-                marks.append(chr(code))
-            code += 1
+        everything = "".join(message["content"] for message in messages) + (gap or "")
+        marks = unused_characters(everything, len(messages))
         rendered = self._render(
             [{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)]
         )
-        ids: list[int] = []
+        pieces: list[list[int]] = [[]]
         for mark, message in zip(marks, messages, strict=True):
             before, found, rendered = rendered.partition(mark)
             if not found:
                 raise ModelError("the chat template leaves out or reorders messages")
-            ids += self._encode_template(before) + self.encode(message["content"])
-        return ids + self._encode_template(rendered)
+            first, *rest = map(self.encode, split_at(message["content"], gap))
+            pieces[-1] += self._encode_template(before) + first
+            pieces += rest
+        pieces[-1] += self._encode_template(rendered)
+        return pieces
+
+
+def unused_characters(text: str, n: int) -> list[str]:
+    """Return n private-use characters that a text does not contain."""
+    marks: list[str] = []
+    code = 0xE000
+    while len(marks) < n:
+        if chr(code) not in text:
+            marks.append(chr(code))
+        code += 1
+    return marks
+
+
+def split_at(text: str, gap: str | None) -> list[str]:
+    """Return a text's pieces between gaps; the text itself where there is none to look for."""
+    return [text] if gap is None else text.split(gap)

@@ -1,6 +1,7 @@
 """Tune an adapter on instructions: one loop, which goes on where a killed one stopped.
 
-The loss (see `losses`) is averaged over all answer tokens, or choices, of an optimiser step. A fit
+The loss (see `losses`) is averaged over all answer tokens, or choices, of an optimiser step; where
+a step holds several kinds of instructions, kind by kind (see `mixing`). A fit
 that was killed at any point ends with the same adapter, bit for bit, as one that was not (on one
 machine with the same number of threads; GPU kernels may differ in the last bits from run to run).
 """
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any, Generic
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 
 from mmrec_bench.errors import ModelError
@@ -26,10 +26,12 @@ from mmrec_plugins.models.lm.adapters import (
     put_back,
     snapshot,
     trainable,
+    untuned,
 )
 from mmrec_plugins.models.lm.checkpoints import read_checkpoint, write_checkpoint
 from mmrec_plugins.models.lm.encoding import R, micro_batches
 from mmrec_plugins.models.lm.losses import LossFunction
+from mmrec_plugins.models.lm.visual import ATTRIBUTE
 
 log = logging.getLogger("mmrec_bench")
 
@@ -40,6 +42,7 @@ class TuningSettings:
 
     Attributes:
         n_steps: optimiser steps at most.
+        visual_learning_rate: of the projector for pictures, where there is one.
         token_budget: padded tokens in one forward pass at most.
         checkpoint_seconds: a checkpoint is written when the last is older, and after each
             validation.
@@ -56,6 +59,7 @@ class TuningSettings:
     gradient_checkpointing: bool
     token_budget: int
     checkpoint_seconds: float = 15.0
+    visual_learning_rate: float | None = None
 
 
 @dataclass(slots=True)
@@ -70,6 +74,8 @@ class History:
         n_tokens: padded tokens trained on.
         n_shortened: examples whose history was cut to fit.
         losses: of the steps since the last validation.
+        observed: step of a validation -> validation loss of each kind of instruction, nats per
+            answer token; step 0 is the backbone without its adapter. {} where nothing is observed.
     """
 
     step: int = 0
@@ -79,6 +85,7 @@ class History:
     n_tokens: int = 0
     n_shortened: int = 0
     losses: list[float] = field(default_factory=list)
+    observed: dict[int, dict[str, float]] = field(default_factory=dict)
 
     def waited(self) -> int:
         """Return how many validations brought nothing better."""
@@ -86,7 +93,7 @@ class History:
 
 
 def tune(
-    model: PeftModel,
+    model: nn.Module,
     steps: Callable[[int], Iterator[list[R]]],
     settings: TuningSettings,
     *,
@@ -95,11 +102,13 @@ def tune(
     scratch: Path,
     seed: int,
     fingerprint: str,
+    observe: Callable[[], dict[str, float]] | None = None,
 ) -> History:
     """Tune the adapter and leave the best one, by validation ndcg@10, in the model.
 
     Args:
-        model: a backbone with a fresh adapter; only the adapter's parameters change.
+        model: a backbone with a fresh adapter, or a projector for pictures, or both; only their
+            parameters change.
         steps: yields the examples of each step, from the given step on.
         settings: how.
         loss: what is minimised.
@@ -107,6 +116,8 @@ def tune(
         scratch: where checkpoints are kept and looked for.
         seed: of dropout.
         fingerprint: of everything that the result depends on; other fits' checkpoints are ignored.
+        observe: validation loss of each kind of instruction; decides nothing, goes into the
+            history.
 
     Returns:
         How it went.
@@ -120,11 +131,11 @@ def tune(
     with torch.random.fork_rng(devices=cuda), _ready(model, settings):
         torch.manual_seed(seed)
         fit = _Fit(model, settings, loss, device, scratch, fingerprint)
-        return fit.run(steps, validate)
+        return fit.run(steps, validate, observe)
 
 
 @contextmanager
-def _ready(model: PeftModel, settings: TuningSettings) -> Iterator[None]:
+def _ready(model: nn.Module, settings: TuningSettings) -> Iterator[None]:
     """Put the model into training; back into evaluation whatever happens."""
     if settings.gradient_checkpointing:
         enable_checkpointing(model)
@@ -142,7 +153,7 @@ class _Fit(Generic[R]):
 
     def __init__(
         self,
-        model: PeftModel,
+        model: nn.Module,
         settings: TuningSettings,
         loss: LossFunction[R],
         device: torch.device,
@@ -152,18 +163,28 @@ class _Fit(Generic[R]):
         self.model, self.settings, self.loss, self.device = model, settings, loss, device
         self.scratch, self.fingerprint = scratch, fingerprint
         self.tuned = trainable(model)
-        self.optimizer = torch.optim.AdamW(
-            self.tuned.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        groups: list[dict[str, Any]] = [{"params": self._part(visual=False), "lr": settings.learning_rate}]
+        if projector := self._part(visual=True):
+            rate = settings.visual_learning_rate or settings.learning_rate
+            groups.append({"params": projector, "lr": rate})
+        groups = [group for group in groups if group["params"]]
+        self.rates = [group["lr"] for group in groups]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
         self.history = History()
         self.best = snapshot(model)
         self.saved_at = time.monotonic()
 
     def run(
-        self, steps: Callable[[int], Iterator[list[R]]], validate: Callable[[], float]
+        self,
+        steps: Callable[[int], Iterator[list[R]]],
+        validate: Callable[[], float],
+        observe: Callable[[], dict[str, float]] | None,
     ) -> History:
         settings, history = self.settings, self.history
         self.resume()
+        if observe is not None and not history.observed:
+            with untuned(self.model):
+                history.observed[0] = observe()
         source = steps(history.step)
         with progress("tuning", total=settings.n_steps, unit="steps") as bar:
             bar.advance(history.step)
@@ -174,6 +195,8 @@ class _Fit(Generic[R]):
                 last = history.step == settings.n_steps
                 if last or history.step % settings.evaluate_every == 0:
                     self.judge(validate)
+                    if observe is not None:
+                        history.observed[history.step] = observe()
                     self.save()
                 elif time.monotonic() - self.saved_at >= settings.checkpoint_seconds:
                     self.save()
@@ -182,34 +205,36 @@ class _Fit(Generic[R]):
         put_back(self.model, self.best)
         return history
 
+    def _part(self, *, visual: bool) -> list[nn.Parameter]:
+        """Return the parameters of the projector for pictures, or the others."""
+        mark = f"{ATTRIBUTE}."
+        return [value for name, value in self.tuned.items() if (mark in name) == visual]
+
     def finished(self) -> bool:
         history, settings = self.history, self.settings
         return history.step >= settings.n_steps or history.waited() >= settings.patience
 
     def step(self, rows: Sequence[R]) -> float:
-        """Do one optimiser step and return its loss, nats per answer token or choice."""
+        """Do one optimiser step and return its loss, nats per answer token or choice; see `mixing`.
+
+        Each kind's mean over its own terms counts by the kind's share of the step's examples.
+        """
         settings = self.settings
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * schedule(
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * schedule(
                 self.history.step, settings.n_steps, settings.warmup_ratio
             )
         self.optimizer.zero_grad(set_to_none=True)
-        batches = micro_batches(
-            rows,
-            batch_size=settings.batch_size,
-            token_budget=settings.token_budget,
-        )
-        n_terms = sum(row.n_terms for row in rows)
+        batches: list[list[R]] = []
         loss = torch.zeros((), device=self.device)
-        for batch in batches:
-            try:
-                part = self.loss(self.model, batch, self.device) / n_terms
-                part.backward()  # type: ignore[no-untyped-call]
-            except torch.cuda.OutOfMemoryError as error:
-                raise ModelError(
-                    _out_of_memory(len(batch), max(map(len, batch)), settings)
-                ) from error
-            loss += part.detach()
+        for kind in _by_kind(rows):
+            share, n_terms = len(kind) / len(rows), sum(row.n_terms for row in kind)
+            parts = micro_batches(
+                kind, batch_size=settings.batch_size, token_budget=settings.token_budget
+            )
+            for batch in parts:
+                loss += self.descend(batch, share, n_terms)
+            batches += parts
         self.history.n_tokens += sum(len(batch) * max(map(len, batch)) for batch in batches)
         self.history.n_shortened += sum(row.shortened for row in rows)
         norm = nn.utils.clip_grad_norm_(self.tuned.values(), settings.max_grad_norm)
@@ -222,6 +247,17 @@ class _Fit(Generic[R]):
             )
         self.optimizer.step()
         return value
+
+    def descend(self, batch: list[R], share: float, n_terms: int) -> Tensor:
+        """Add a batch's part of the loss to the gradients; return () the part."""
+        try:
+            part = self.loss(self.model, batch, self.device) * share / n_terms
+            part.backward()  # type: ignore[no-untyped-call]
+        except torch.cuda.OutOfMemoryError as error:
+            raise ModelError(
+                _out_of_memory(len(batch), max(map(len, batch)), self.settings)
+            ) from error
+        return part.detach()
 
     def judge(self, validate: Callable[[], float]) -> None:
         """Validate; keep the adapter when it is the best so far, or nothing can be measured."""
@@ -250,6 +286,7 @@ class _Fit(Generic[R]):
             "n_tokens": history.n_tokens,
             "n_shortened": history.n_shortened,
             "losses": list(history.losses),
+            "observed": history.observed,
         }
         write_checkpoint(self.scratch, history.step, state)
         self.saved_at = time.monotonic()
@@ -270,13 +307,20 @@ class _Fit(Generic[R]):
         history.validations = [(int(s), float(x), float(y)) for s, x, y in state["validations"]]
         history.best_step, history.best_ndcg = state["best_step"], state["best_ndcg"]
         history.n_tokens, history.n_shortened = state["n_tokens"], state["n_shortened"]
-        history.losses = state["losses"]
+        history.losses, history.observed = state["losses"], state.get("observed", {})
         log.info("tuning goes on from step %d of %d", history.step, self.settings.n_steps)
 
     def _cuda_rng(self) -> Tensor | None:
         if self.device.type != "cuda":
             return None
         return torch.cuda.get_rng_state(self.device)
+
+
+def _by_kind(rows: Sequence[R]) -> list[list[R]]:
+    groups: dict[str, list[R]] = {}
+    for row in rows:
+        groups.setdefault(row.kind, []).append(row)
+    return list(groups.values())
 
 
 def schedule(step: int, n_steps: int, warmup_ratio: float) -> float:
