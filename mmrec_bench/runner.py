@@ -25,6 +25,7 @@ from mmrec_bench.examples import TrainingExamples
 from mmrec_bench.interfaces import (
     Describer,
     Encoder,
+    EstimatesCost,
     InstructionBuilder,
     InstructionContext,
     Metric,
@@ -263,6 +264,23 @@ def training_data(
         dataset_version=task.data.version,
         held_out=split.held_out,
     )
+
+
+def estimate(
+    planned: PlannedRun, task: Task, workspace: Workspace, plugins: Plugins
+) -> dict[str, str | int | float]:
+    """Return what scoring all cases would cost; {} for a model whose answers cost nothing."""
+    recommender = planned.recommender(planned.options)
+    if not isinstance(recommender, EstimatesCost):
+        return {}
+    folder = RunFolder(workspace.results, planned.spec)
+    training = training_data(planned, task, workspace, plugins, folder)
+    queries, orders = task.split.test.queries, shown_orders(planned, task.split.test)
+    if orders is not None:
+        n_cases, n_orders, n_candidates = orders.shape
+        queries = queries.take(np.repeat(np.arange(n_cases), n_orders))
+        queries = show(queries, orders.reshape(-1, n_candidates))
+    return recommender.estimate(training, queries)
 
 
 def fit_or_restore(

@@ -90,7 +90,23 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--strict", is_flag=True, help="Damaged data is an error; the same as -o dataset.strict=true."
 )
-@click.option("--dry-run", is_flag=True, help="Print the resolved run and stop.")
+@click.option(
+    "--batch",
+    is_flag=True,
+    help="Chat models: submit the requests as a batch, leave, and come back with the same command "
+    "(-o model.batch=true).",
+)
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="DOLLARS",
+    help="Chat models: stop cleanly before the requests of this run cost more (-o model.max_cost).",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the resolved run, and what a chat model's answers would cost, and stop.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
 def command(
     model: str | None,
@@ -113,6 +129,8 @@ def command(
     shots: int | None,
     probe_memory: bool,
     strict: bool,
+    batch: bool,
+    max_cost: float | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -133,6 +151,10 @@ def command(
     }
     if strict:
         overrides = (*overrides, "dataset.strict=true")
+    if batch:
+        overrides = (*overrides, "model.batch=true")
+    if max_cost is not None:
+        overrides = (*overrides, f"model.max_cost={max_cost}")
     overrides = (*transfer_overrides(transfers, shots), *overrides)
     run_config = resolve_config(config, chosen, overrides)
     root = data_root or default_data_root()
@@ -144,7 +166,12 @@ def command(
     task = runner.prepare(run_config, workspace, plugins)
     planned = planning.plan(task, workspace, plugins, baselines=baselines)
     if dry_run:
-        specs = [one.spec.model_dump(mode="json") | {"run_id": one.spec.run_id} for one in planned]
+        specs = [
+            one.spec.model_dump(mode="json")
+            | {"run_id": one.spec.run_id}
+            | ({"estimate": cost} if (cost := _estimate(one, task, workspace)) else {})
+            for one in planned
+        ]
         if as_json:
             echo_json(specs)
         else:
@@ -184,6 +211,12 @@ def transfer_overrides(transfers: tuple[str, ...], shots: int | None) -> list[st
             source[key] = value
         overrides.append(f"transfer.source={json.dumps(source)}")
     return overrides if shots is None else [*overrides, f"transfer.shots={shots}"]
+
+
+def _estimate(
+    one: planning.PlannedRun, task: planning.Task, workspace: planning.Workspace
+) -> dict[str, str | int | float]:
+    return runner.estimate(one, task, workspace, installed())
 
 
 def resolve_config(
