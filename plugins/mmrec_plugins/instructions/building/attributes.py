@@ -1,6 +1,7 @@
 """Item attributes: title, description, catalog fields and picture -> the category's schema."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from mmrec_plugins.instructions.building.sources import Sources
 from mmrec_plugins.instructions.corpus import Kind
 from mmrec_plugins.instructions.items import join_parts, one_line
 
+_MOST_FIELDS = 1
 _KIND: Kind = "attributes"
 _NOTHING = frozenset(
     (
@@ -128,9 +130,11 @@ def check_attributes(
     - "image" holds where the teacher saw the picture; one that was shown words of it can only have
       the value from these.
     - A value whose source does not hold gets the other one where that does, else it is dropped.
+    - One value in many fields describes none of them: it stays in the first alone.
     """
     names = {_key(name): value for name, value in raw.items()}
     values: dict[str, Value] = {}
+    said: Counter[str] = Counter()
     repaired = any(_key(name) not in schema.fields for name in raw)
     for name in schema.fields:
         field = names.get(_key(name))
@@ -141,6 +145,10 @@ def check_attributes(
         if isinstance(text, list) and all(isinstance(one, str) for one in text):
             text = ", ".join(text)
         value = _sourced(one_line(text), stated, item, describer) if isinstance(text, str) else None
+        if value is not None:
+            said[value.value.casefold()] += 1
+            if said[value.value.casefold()] > _MOST_FIELDS:
+                value = None
         repaired |= value is None or value.source != stated or not isinstance(field, dict)
         if value is not None:
             values[name] = value

@@ -136,18 +136,23 @@ def _content(turn: Turn, shelf: Shelf | None, images: list[str]) -> str:
     text = ""
     for part in turn.parts:
         if part.text is not None:
-            text += part.text.replace(_PLACE, "< image>")
+            text += _neutral(part.text)
         elif part.image is not None and shelf is not None and (path := shelf.path(part.image)):
             images.append(path)
             text += _PLACE
     return text
 
 
+def _neutral(text: str) -> str:
+    """Return a text of the data set or a teacher in which nothing asks for a picture."""
+    return text.replace(_PLACE, "< image>")
+
+
 def _alpaca(entry: CorpusEntry, shelf: Shelf | None) -> Row:
     images: list[str] = []
     system, turns = _divided(entry, shelf, images)
     *earlier, question = [text for _, text in turns]
-    row: Row = {"instruction": question, "input": "", "output": entry.answer}
+    row: Row = {"instruction": question, "input": "", "output": _neutral(entry.answer)}
     if earlier:
         pairs = zip(earlier[::2], earlier[1::2], strict=True)
         row["history"] = [list(pair) for pair in pairs]
@@ -158,7 +163,7 @@ def _sharegpt(entry: CorpusEntry, shelf: Shelf | None) -> Row:
     images: list[str] = []
     system, turns = _divided(entry, shelf, images)
     said = [{"from": _ROLES[role], "value": text} for role, text in turns]
-    row: Row = {"conversations": [*said, {"from": "gpt", "value": entry.answer}]}
+    row: Row = {"conversations": [*said, {"from": "gpt", "value": _neutral(entry.answer)}]}
     return _finished(row, system, images, shelf)
 
 

@@ -146,7 +146,8 @@ def _made(
         prose=profile["summary"],
         phrases=tuple(phrase for field in _LISTS for phrase in profile[field]),
         content=f"{message.text}\n{said[-1]}",
-        source=message.text,
+        # what stood in the profile so far may stay
+        source=message.text.replace(said[-2], "") if len(said) > 1 else message.text,
         written="\n".join(said),
     )
 

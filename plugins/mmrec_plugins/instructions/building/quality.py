@@ -17,7 +17,7 @@ from mmrec_plugins.instructions.corpus import CorpusEntry
 
 _RUN = 5
 _CIRCLE = 8
-_COPIED_FROM = 8  # a few words in a row are a name
+_COPIED_FROM = 6  # a few words in a row are a name
 _CJK = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _YEAR = re.compile(r"\s*\(\d{4}\)\s*$")  # titles of films end with it, mentions do not
 _LETTER = re.compile(r"[^\W\d_]")
@@ -83,6 +83,11 @@ class Filters:
         if looks_refused(said):
             yield "refused", said
         yield from self._leaks(made)
+        if made.entry.kind == "profile":
+            named = {self._titles[item] for item in made.shown}
+            for phrase in made.phrases:
+                if _plain(phrase) in named:
+                    yield "names an item", phrase
         yield from self._lengths(made)
         low, high = _CJK_SHARE[self.language]
         letters = len(_LETTER.findall(made.prose))

@@ -37,13 +37,23 @@ _PHRASE_TOKENS, _SENTENCE_TOKENS, _LIST_TOKENS = 14, 60, 40
 def fill(schema: Mapping[str, Any]) -> Filling:
     """Fill an object's schema; returns a JSON text that fits it.
 
+    Each field of the outer object is asked for as if it were the first: a small model that sees
+    the value of one field writes it again in all others.
+
     Known are objects, strings, strings or null, enumerations and lists of strings, which is what
     the schemas of instruction building are made of.
 
     Raises:
         ValueError: another type.
     """
-    return (yield from _value(schema, "", ""))
+    if schema.get("type") != "object":
+        raise ValueError(f"a schema of type {schema.get('type')!r} cannot be filled slot by slot")
+    fields = []
+    for name, field in schema["properties"].items():
+        opened = f"{{{json.dumps(name)}: "
+        text = yield from _value(field, opened, name)
+        fields.append(text.removeprefix("{"))
+    return f"{{{', '.join(fields)}}}"
 
 
 def _value(schema: Mapping[str, Any], before: str, name: str) -> Filling:

@@ -19,8 +19,7 @@ class LanguageModelTeacher:
     """Any backbone of the language-model recommenders as a teacher; it reads text only.
 
     Small models break JSON and forget fields. With `fill=fields`, the form is given and the model
-    writes each value behind what it wrote before; where only some values are allowed, the most
-    likely one is taken. With `fill=whole` it writes the whole answer.
+    writes each value. With `fill=whole` it writes the whole answer.
     """
 
     class Config(ComponentConfig):
@@ -31,6 +30,12 @@ class LanguageModelTeacher:
         )
         fill: Literal["fields", "whole"] = Field(
             "fields", description="write JSON field by field, or as a whole"
+        )
+        choose: bool = Field(
+            default=False,
+            description="with fill=fields, take the most likely of the values that a field allows "
+            "(the source of an attribute); without, the first: where a value stands is checked "
+            "afterwards, and a model that sees no picture cannot tell",
         )
         max_prompt: int = Field(
             1536, ge=64, description="tokens of a question; its middle is left out to fit"
@@ -118,7 +123,9 @@ class LanguageModelTeacher:
         inputs = {i: [*prompts[i], *tokenizer.encode(slot.before)] for i, slot in slots.items()}
         answers: dict[int, tuple[str, int]] = {}
         choosing = [i for i, slot in slots.items() if slot.choices]
-        if choosing:
+        if not self.config.choose:
+            answers |= {i: (slots[i].choices[0], 0) for i in choosing}
+        elif choosing:
             for i, best in zip(choosing, self._choose(choosing, slots, inputs), strict=True):
                 answers[i] = (slots[i].choices[best], 0)
         free: dict[tuple[int, str], list[int]] = {}

@@ -129,13 +129,18 @@ def test_a_value_that_says_nothing_is_no_attribute(nothing: str | None) -> None:
     assert checked({"style": {"value": nothing, "source": "text"}}) == ({}, False)
 
 
+def test_one_value_for_all_fields_stays_in_the_first() -> None:
+    raw = {name: {"value": "glass mug", "source": "text"} for name in ("brand", "use", "style")}
+    assert checked(raw) == ({"brand": ("glass mug", "text")}, True)
+
+
 def test_fields_outside_the_schema_are_cut_away() -> None:
     raw = {"Material": {"value": "glass", "source": "text"}, "price": {"value": "5"}}
     assert checked(raw) == ({"material": ("glass", "text")}, True)
 
 
-def run(teacher: Saying, **options: Any) -> list[Made | Rejected]:
-    workshop = make_workshop(make_data(), teacher, kinds=("attributes",), **options)
+def run(teacher: Saying) -> list[Made | Rejected]:
+    workshop = make_workshop(make_data(), teacher, kinds=("attributes",))
     return work(workshop.jobs("attributes"), teacher.write, at_once=3, on_done=lambda: None)
 
 
@@ -149,9 +154,7 @@ def run(teacher: Saying, **options: Any) -> list[Made | Rejected]:
         ('{"material": {"value": "gold", "source": "text"}}', "no attribute with a known source"),
     ],
 )
-def test_an_unusable_answer_is_rejected_with_its_reason(
-    answer: str | Written, reason: str
-) -> None:
+def test_an_unusable_answer_is_rejected_with_its_reason(answer: str | Written, reason: str) -> None:
     results = run(Saying(lambda _: answer))
     assert results
     assert {one.reason for one in results if isinstance(one, Rejected)} == {reason}
@@ -160,8 +163,10 @@ def test_an_unusable_answer_is_rejected_with_its_reason(
 
 def test_the_answer_that_is_tuned_on_holds_what_was_checked() -> None:
     teacher = Saying(
-        lambda r: '{"colour": {"value": "plutonium", "source": "text"}, '
-        '"use": {"value": "kitchen", "source": "text"}}'
+        lambda _: (
+            '{"colour": {"value": "plutonium", "source": "text"}, '
+            '"use": {"value": "kitchen", "source": "text"}}'
+        )
     )
     for one in run(teacher):
         assert isinstance(one, Made)

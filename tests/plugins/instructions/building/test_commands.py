@@ -27,11 +27,8 @@ def mmrec(*arguments: str | Path, check: int = 0) -> subprocess.CompletedProcess
 
 
 def build(output: Path, *more: str | Path, check: int = 0) -> subprocess.CompletedProcess[str]:
-    return mmrec(
-        *("instructions", "build", "-d", "amazon", *SMALL, "--data-root", output.parent / "none"),
-        *("-O", output, *more),
-        check=check,
-    )
+    arguments = ["instructions", "build", "-d", "amazon", *SMALL, "--data-root"]
+    return mmrec(*arguments, output.parent / "none", "-O", output, *more, check=check)
 
 
 def test_build_preview_and_export_from_the_command_line(tmp_path: Path) -> None:
@@ -64,12 +61,12 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
         (["-k", "profil"], "kind 'profil' is not one of"),
         (["-o", "building.chunks=3"], "did you mean 'chunk'?"),
         (["-o", "teacher.x=3"], "unknown option teacher.x"),
-        (["-t", "lm:nowhere-to-be-found"], "nowhere-to-be-found"),
+        (["-t", "lm:nowhere"], "nowhere"),
         (["-o", "protocol.k_core=400"], "left"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], line: str) -> None:
-    done = build(tmp_path / "corpus", *arguments, check=1 if "k_core" in arguments[1] else 2)
+    done = build(tmp_path / "corpus", *arguments, check=1 if line in ("left", "nowhere") else 2)
     errors = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
     assert len(errors) == 1
     assert line in errors[0]

@@ -6,12 +6,13 @@ import pytest
 from mmrec_bench.interfaces import WritingRequest
 from mmrec_plugins.instructions.building.jobs import Made, Rejected, work
 from mmrec_plugins.instructions.building.profile import SCHEMA, check_profile
+from mmrec_plugins.instructions.building.quality import copied_share
 from mmrec_plugins.instructions.building.reading import ReadObject
 from mmrec_plugins.instructions.building.tastes import Tastes
 from tests.plugins.instructions.building.making import Saying, make_data, make_workshop
 
 
-def run(teacher: Saying, **options: Any) -> list[Made | Rejected]:
+def run(teacher: Saying, **options: Any) -> list[Made | Rejected]:  # noqa: ANN401 - options of several types
     workshop = make_workshop(make_data(), teacher, kinds=("profile",), **options)
     return work(workshop.jobs("profile"), teacher.write, at_once=5, on_done=lambda: None)
 
@@ -38,6 +39,14 @@ def test_each_chunk_is_read_with_the_profile_of_those_before() -> None:
     assert len(made.entry.items) == n
 
 
+def test_what_a_round_keeps_of_the_profile_so_far_is_not_copied_text() -> None:
+    said = json.dumps({"summary": "A shopper who likes glass things by Zyx in red and in blue."})
+    for made in run(Saying(lambda _: said), chunk=2, min_history=1):
+        assert isinstance(made, Made)
+        assert copied_share(made.prose, made.source) == 0
+        assert made.prose in made.content
+
+
 def test_a_bad_answer_in_the_middle_ends_that_profile_alone() -> None:
     def say(request: WritingRequest) -> str:
         return request.draft if "Profile so far" not in request.messages[0].text else "nonsense"
@@ -60,7 +69,9 @@ def test_a_bad_answer_in_the_middle_ends_that_profile_alone() -> None:
         ({"summary": ["a"]}, None),
     ],
 )
-def test_missing_lists_are_mended_and_wrong_types_are_not(raw: Any, profile: Any) -> None:
+def test_missing_lists_are_mended_and_wrong_types_are_not(
+    raw: dict[str, Any], profile: tuple[object, ...] | None
+) -> None:
     found = check_profile(ReadObject(raw, repaired=False))
     assert (found and tuple(found.values())) == profile
 

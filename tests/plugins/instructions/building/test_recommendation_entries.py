@@ -8,7 +8,11 @@ from mmrec_plugins.instructions.corpus import Kind
 from tests.plugins.instructions.building.making import Saying, make_data, make_workshop
 
 
-def run(kind: Kind, teacher: Saying | None = None, **options: Any) -> list[Made | Rejected]:
+def run(
+    kind: Kind,
+    teacher: Saying | None = None,
+    **options: Any,  # noqa: ANN401 - options of several types
+) -> list[Made | Rejected]:
     workshop = make_workshop(make_data(), teacher, **options)
     jobs = workshop.jobs(kind)
     return work(jobs, workshop.teacher.write, at_once=5, on_done=lambda: None)
@@ -68,7 +72,9 @@ def test_a_distilled_ranking_puts_the_true_item_first_and_counts_agreement() -> 
         entry = one.entry
         assert entry.value["ranking"][0] == entry.target
         labels = entry.answer.split(", ")
-        assert [entry.candidates["ABCDE".index(label)] for label in labels] == entry.value["ranking"]
+        assert [entry.candidates["ABCDE".index(label)] for label in labels] == entry.value[
+            "ranking"
+        ]
         second = entry.candidates[1]
         assert entry.value["teacher_agrees"] == (entry.target == second)
         assert entry.teacher == "test"

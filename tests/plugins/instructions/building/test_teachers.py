@@ -14,7 +14,7 @@ from mmrec_plugins.instructions.teachers.filling import fill
 from mmrec_plugins.instructions.teachers.lm import LanguageModelTeacher
 from mmrec_plugins.instructions.teachers.template import Template
 
-SCHEMAS = [SCHEMA, *(schema.json_schema() for schema in load_schemas().schemas)]
+SCHEMAS = [dict(SCHEMA), *(schema.json_schema() for schema in load_schemas().schemas)]
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
@@ -45,13 +45,15 @@ def test_a_free_text_ends_at_its_quote_and_a_list_at_its_bracket() -> None:
     }
     filling = fill(schema)
     assert next(filling).before == '{"name": "'
-    assert filling.send('blue mug", "x').before == '{"name": "blue mug", "likes": ["'
+    assert filling.send('blue mug", "x').before == '{"likes": ["'
     with pytest.raises(StopIteration) as stop:
         filling.send('mugs", "lamps"] and so on')
     assert json.loads(stop.value.value) == {"name": "blue mug", "likes": ["mugs", "lamps"]}
 
 
-def request(text: str, schema: Any = None, max_tokens: int = 12) -> WritingRequest:
+def request(
+    text: str, schema: dict[str, Any] | None = None, max_tokens: int = 12
+) -> WritingRequest:
     return WritingRequest((Message("user", (Text(text),)),), schema, "the draft", max_tokens)
 
 
@@ -68,7 +70,7 @@ def micro() -> LanguageModelTeacher:
 
 def test_a_small_model_fills_every_form(micro: LanguageModelTeacher) -> None:
     schema = load_schemas().schemas[-2].json_schema()
-    asked = [request("Describe a red glass mug.", schema), request("And a shopper.", SCHEMA)]
+    asked = [request("Describe a red glass mug.", schema), request("And a shopper.", dict(SCHEMA))]
     first, second = micro.write(asked)
     assert list(json.loads(first.text)) == schema["required"]
     assert {field["source"] for field in json.loads(first.text).values()} <= {"text", "image"}
@@ -78,10 +80,23 @@ def test_a_small_model_fills_every_form(micro: LanguageModelTeacher) -> None:
 
 
 def test_an_answer_does_not_depend_on_its_neighbours(micro: LanguageModelTeacher) -> None:
-    asked = [request("What does somebody like who buys a red mug?", SCHEMA), request("Say a word.")]
+    asked = [
+        request("What does somebody like who buys a red mug?", dict(SCHEMA)),
+        request("Say a word."),
+    ]
     together = micro.write(asked)
     assert [micro.write([one])[0] for one in asked] == together
     assert together[1].answer_tokens <= 12
+
+
+def test_a_model_may_choose_among_the_values_that_a_field_allows() -> None:
+    config = LanguageModelTeacher.Config(model="chatglm2-micro", device="cpu", choose=True)
+    schema = {
+        "type": "object",
+        "properties": {"source": {"type": "string", "enum": ["qqq zzz xxx", "text"]}},
+    }
+    (written,) = LanguageModelTeacher(config).write([request("Where does it stand?", schema)])
+    assert json.loads(written.text) == {"source": "text"}
 
 
 def test_what_an_answer_depends_on_is_in_the_fingerprint(micro: LanguageModelTeacher) -> None:
