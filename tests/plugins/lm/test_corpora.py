@@ -29,14 +29,14 @@ def test_without_a_corpus_there_is_no_mix() -> None:
     assert corpora.resolve_mix(LanguageModelConfig()) is None
 
 
-def test_without_weights_half_is_ranking_and_the_kinds_that_are_there_share_the_rest(
+def test_without_weights_most_is_ranking_and_the_kinds_that_are_there_share_the_rest(
     tmp_path: Path,
 ) -> None:
     path = write(tmp_path, entries(("profile", "few-shot")))
     assert corpora.resolve_mix(config(path)) == {
-        "ranking": 0.5,
-        "profile": 0.25,
-        "few-shot": 0.25,
+        "ranking": 0.8,
+        "profile": pytest.approx(0.1),
+        "few-shot": pytest.approx(0.1),
     }
 
 

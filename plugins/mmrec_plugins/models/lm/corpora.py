@@ -107,7 +107,7 @@ def resolve_mix(config: LanguageModelConfig) -> dict[MixKind, float] | None:
         there = [kind for kind in KINDS if counts[kind]]
         default: dict[MixKind, float] = {RANKING: RANKING_SHARE}
         for kind in there:
-            default[kind] = (1 - RANKING_SHARE) / len(there)
+            default[kind] = round((1 - RANKING_SHARE) / len(there), 6)
         return default
     if not given:
         raise ConfigError("model.mix gives no kind a weight above 0")
