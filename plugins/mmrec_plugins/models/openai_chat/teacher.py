@@ -10,6 +10,7 @@ from mmrec_bench.interfaces import WritingRequest, Written
 from mmrec_plugins.models.openai_chat.answering import malformed
 from mmrec_plugins.models.openai_chat.asking import ChatRequest
 from mmrec_plugins.models.openai_chat.client import ChatClient
+from mmrec_plugins.models.openai_chat.estimating import estimate
 from mmrec_plugins.models.openai_chat.options import ServerConfig, chosen_model, resolved
 from mmrec_plugins.models.openai_chat.pictures import Pictures
 
@@ -46,6 +47,21 @@ class OpenAITeacher:
         off = self.config.pictures == "off"
         self._pictures = None if off else Pictures(self.config.picture_side)
 
+    @property
+    def looks_at_pictures(self) -> bool:
+        """Whether pictures are sent."""
+        return self._pictures is not None
+
+    def estimate_writing(self, requests: Sequence[WritingRequest]) -> dict[str, str | int | float]:
+        """Return the requests, tokens and dollars that `write(requests)` would still take."""
+        return estimate(self._client, self._asked(requests))
+
+    def _asked(self, requests: Sequence[WritingRequest]) -> list[ChatRequest]:
+        return [
+            ChatRequest.make(one.messages, one.schema, one.max_tokens, self._pictures)
+            for one in requests
+        ]
+
     def write(self, requests: Sequence[WritingRequest]) -> list[Written]:
         """Answer each request, in order.
 
@@ -53,10 +69,7 @@ class OpenAITeacher:
             ModelError: the server cannot be used, max_cost is near, or a batch is not done; what
                 was answered is kept, and the same command goes on from there.
         """
-        asked = [
-            ChatRequest.make(one.messages, one.schema, one.max_tokens, self._pictures)
-            for one in requests
-        ]
+        asked = self._asked(requests)
         tries = [[reply] for reply in self._client.ask(asked, batch=self.config.batch)]
         for _ in range(self.config.form_retries):
             again = [i for i, each in enumerate(tries) if malformed(each[-1])]
