@@ -121,7 +121,7 @@ def test_without_a_history_the_nearest_are_drawn() -> None:
 
 def test_nearest_needs_vectors() -> None:
     demonstrations = Demonstrations(DemonstrationOptions(demonstrations=2, by="nearest"))
-    with pytest.raises(ConfigError, match="vectors.name=efficientnet"):
+    with pytest.raises(ConfigError, match=r"vectors\.name=efficientnet"):
         demonstrations.prepare(context(SPLIT))
     nothing = np.full((len(SPLIT.catalog), 3), np.nan, np.float32)
     with pytest.raises(ConfigError, match="only 0 users have items with a vector"):
