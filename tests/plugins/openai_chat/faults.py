@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     state: FaultServer
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_: Any) -> None:  # noqa: ANN401 - options of any kind
         pass
 
     def do_POST(self) -> None:
@@ -186,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(batch)
 
     def _say(self, answer: Answer) -> None:
-        fault = answer if isinstance(answer, Fault) else Fault(body=answer)  # type: ignore[arg-type]
+        fault = answer if isinstance(answer, Fault) else Fault(body=answer)
         if fault.hang:
             time.sleep(fault.hang)
         if fault.status == 0:
@@ -196,7 +196,9 @@ class _Handler(BaseHTTPRequestHandler):
         data = (body if isinstance(body, str) else json.dumps(body or {})).encode()
         self._send(fault.status, data, fault.headers, cut=fault.cut)
 
-    def _send(self, status: int, data: bytes, headers: dict[str, str], *, cut: bool = False) -> None:
+    def _send(
+        self, status: int, data: bytes, headers: dict[str, str], *, cut: bool = False
+    ) -> None:
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -215,7 +217,7 @@ class _Quiet(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def handle_error(self, *_: Any) -> None:
+    def handle_error(self, *_: Any) -> None:  # noqa: ANN401 - options of any kind
         pass  # clients that were killed
 
 

@@ -23,11 +23,9 @@ models:
 """
 
 
-def make_client(url: str, folder: Path, *, model: str = "toy", **options: Any) -> ChatClient:
+def make_client(url: str, folder: Path, *, model: str = "toy", **options: Any) -> ChatClient:  # noqa: ANN401 - options of any kind
     """Return a client of a server on loopback with its log in `folder`."""
-    config = ServerConfig(
-        base_url=url, request_log=folder / "log.sqlite", **{**FAST, **options}
-    )
+    config = ServerConfig(base_url=url, request_log=folder / "log.sqlite", **{**FAST, **options})
     return ChatClient(resolved(config), model, seed=0)
 
 

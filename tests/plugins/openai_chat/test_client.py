@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 
 from mmrec_bench.errors import ModelError
+from mmrec_plugins.models.openai_chat.client import ChatClient
+from mmrec_plugins.models.openai_chat.log import RequestLog
 from mmrec_plugins.models.openai_chat.server import retry_after
 from tests.plugins.openai_chat.faults import Answer, Fault, prompt_of, say, served
 from tests.plugins.openai_chat.making import SCHEMA, ask, make_client, questions
 
 
-def echo(body: dict[str, Any], n: int) -> Answer:
+def echo(body: dict[str, Any], _n: int) -> Answer:
     return f"answer to {prompt_of(body)}"
 
 
-def first(*faults: Answer) -> Any:
+def first(*faults: Answer) -> Any:  # noqa: ANN401 - options of any kind
     """Fail in turn, then echo."""
     return lambda body, n: faults[n] if n < len(faults) else echo(body, n)
 
@@ -70,8 +72,6 @@ def test_what_may_pass_is_tried_again_and_every_attempt_is_kept(
         assert not server.twice()
     assert [reply.retries for reply in replies] == [2] * 4
     assert [reply.text for reply in replies] == [f"answer to question {i}" for i in range(4)]
-    from mmrec_plugins.models.openai_chat.log import RequestLog
-
     with RequestLog(client.config.log_path) as log:
         counted = {row[4]: row[6] for row in log.account()}
     assert counted == {"answered": 4, status: 8}
@@ -144,7 +144,7 @@ def test_no_more_requests_are_under_way_than_allowed(tmp_path: Path) -> None:
 
 
 def test_after_the_last_retry_one_line_says_what_happened(tmp_path: Path) -> None:
-    with served(lambda body, n: Fault(500, {"error": {"message": "on fire"}})) as server:
+    with served(lambda _body, _n: Fault(500, {"error": {"message": "on fire"}})) as server:
         client = make_client(server.url, tmp_path, retries=2)
         with pytest.raises(ModelError, match=r"'toy' at 127.0.0.1:\d+ gave no answer in 3 attemp"):
             client.ask([ask("hello")])
@@ -175,7 +175,7 @@ def test_answers_are_kept_when_another_request_fails(tmp_path: Path) -> None:
 )
 def test_what_will_not_pass_is_not_tried_again(status: int, hint: str, tmp_path: Path) -> None:
     fault = Fault(status, {"error": {"message": "no\nsuch thing"}})
-    with served(lambda body, n: fault) as server:
+    with served(lambda _body, _n: fault) as server:
         with pytest.raises(ModelError, match=hint) as error:
             make_client(server.url, tmp_path, concurrency=1).ask(questions(5))
         assert server.n_asked == 1
@@ -186,7 +186,7 @@ def test_what_will_not_pass_is_not_tried_again(status: int, hint: str, tmp_path:
 
 def test_an_account_without_credit_is_not_asked_again(tmp_path: Path) -> None:
     fault = Fault(429, {"error": {"message": "pay first", "code": "insufficient_quota"}})
-    with served(lambda body, n: fault) as server:
+    with served(lambda _body, _n: fault) as server:
         with pytest.raises(ModelError, match="no credit left: pay first"):
             make_client(server.url, tmp_path, concurrency=1).ask(questions(3))
         assert server.n_asked == 1
@@ -199,7 +199,7 @@ def test_no_server_at_the_address_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_schema_is_asked_for_strictly(tmp_path: Path) -> None:
-    with served(lambda body, n: '{"ranking": []}') as server:
+    with served(lambda _body, _n: '{"ranking": []}') as server:
         [reply] = make_client(server.url, tmp_path).ask([ask("rank", schema=SCHEMA)])
         sent = server.bodies[0]["response_format"]
     assert reply.structured
@@ -240,7 +240,7 @@ def test_structured_on_makes_a_refusal_of_the_schema_an_error(tmp_path: Path) ->
 
 
 def test_json_objects_with_a_schema_are_tried_before_plain_text(tmp_path: Path) -> None:
-    def rule(body: dict[str, Any], n: int) -> Answer:
+    def rule(body: dict[str, Any], _n: int) -> Answer:
         if body["response_format"]["type"] != "json_object":
             return Fault(422, {"detail": [{"loc": ["body", "response_format", "type"]}]})
         return '{"ranking": ["A"]}'
@@ -253,7 +253,7 @@ def test_json_objects_with_a_schema_are_tried_before_plain_text(tmp_path: Path) 
 
 def test_an_answer_in_either_form_is_not_asked_for_again(tmp_path: Path) -> None:
     wanted = [ask(f"rank {i}", schema=SCHEMA) for i in range(2)]
-    with served(lambda body, n: '{"ranking": ["A"]}') as server:
+    with served(lambda _body, _n: '{"ranking": ["A"]}') as server:
         before = make_client(server.url, tmp_path).ask(wanted[:1])
         server.rule = _no_schema
         after = make_client(server.url, tmp_path).ask(wanted)
@@ -263,7 +263,7 @@ def test_an_answer_in_either_form_is_not_asked_for_again(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("right", ["max_tokens", "max_completion_tokens"])
 def test_the_name_of_the_limit_is_found_out(right: str, tmp_path: Path) -> None:
-    def rule(body: dict[str, Any], n: int) -> Answer:
+    def rule(body: dict[str, Any], _n: int) -> Answer:
         wrong = {"max_tokens", "max_completion_tokens"} - {right}
         if wrong & body.keys():
             error = {"message": "Unsupported parameter", "param": wrong.pop()}
@@ -281,7 +281,7 @@ def test_the_name_of_the_limit_is_found_out(right: str, tmp_path: Path) -> None:
 def test_a_model_that_takes_neither_limit_is_an_error(tmp_path: Path) -> None:
     fault = Fault(400, {"error": {"message": "max_tokens is too large"}})
     with (
-        served(lambda body, n: fault) as server,
+        served(lambda _body, _n: fault) as server,
         pytest.raises(ModelError, match="max_tokens is too large"),
     ):
         make_client(server.url, tmp_path).ask([ask("hello")])
@@ -305,7 +305,7 @@ def test_openai_models_get_the_newer_name(tmp_path: Path) -> None:
 def test_a_refusal_names_the_option_that_helps(message: str, hint: str, tmp_path: Path) -> None:
     fault = Fault(400, {"error": {"message": message}})
     with (
-        served(lambda body, n: fault) as server,
+        served(lambda _body, _n: fault) as server,
         pytest.raises(ModelError, match=hint),
     ):
         make_client(server.url, tmp_path).ask([ask("hello")])
@@ -313,7 +313,7 @@ def test_a_refusal_names_the_option_that_helps(message: str, hint: str, tmp_path
 
 def test_a_content_filter_is_an_answer(tmp_path: Path) -> None:
     fault = Fault(400, {"error": {"message": "we do not talk so", "code": "content_filter"}})
-    with served(lambda body, n: fault) as server:
+    with served(lambda _body, _n: fault) as server:
         for _ in range(2):
             [reply] = make_client(server.url, tmp_path).ask([ask("hello")])
             assert (reply.refused, reply.text) == (True, "we do not talk so")
@@ -321,7 +321,7 @@ def test_a_content_filter_is_an_answer(tmp_path: Path) -> None:
 
 
 def test_a_refusal_field_is_an_answer(tmp_path: Path) -> None:
-    with served(lambda body, n: say(None, refusal="I will not")) as server:
+    with served(lambda _body, _n: say(None, refusal="I will not")) as server:
         [reply] = make_client(server.url, tmp_path).ask([ask("hello")])
     assert (reply.refused, reply.text) == (True, "I will not")
 
@@ -339,9 +339,7 @@ def test_tokens_that_nobody_counted_are_estimated_and_cost_nobody_knows(
 
 
 def test_sampling_seeds_tell_runs_apart_only_where_answers_are_sampled(tmp_path: Path) -> None:
-    from mmrec_plugins.models.openai_chat.client import ChatClient
-
-    def key(seed: int, **options: Any) -> str:
+    def key(seed: int, **options: Any) -> str:  # noqa: ANN401 - options of any kind
         client = make_client("http://127.0.0.1:9/v1", tmp_path, **options)
         return ChatClient(client.config, "toy", seed=seed).plain_key(ask("hello"))
 

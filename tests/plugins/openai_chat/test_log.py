@@ -146,7 +146,9 @@ def test_many_threads_claim_a_request_once(tmp_path: Path) -> None:
     assert len(won) == 1
 
 
-@pytest.mark.parametrize("content", [b"not a database at all" * 99, b"SQLite format 3\0" + b"x" * 99])
+@pytest.mark.parametrize(
+    "content", [b"not a database at all" * 99, b"SQLite format 3\0" + b"x" * 99]
+)
 def test_a_file_that_is_no_database_is_one_line(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "log.sqlite"
     path.write_bytes(content)
@@ -165,7 +167,7 @@ def test_a_torn_file_is_one_line(tmp_path: Path) -> None:
     raw[4096:] = b"\xff" * (len(raw) - 4096)
     path.write_bytes(raw)
     with (
-        pytest.raises(StorageError, match="the request log .* is damaged: .*; move it away"),
+        pytest.raises(StorageError, match=r"the request log .* is damaged: .*; move it away"),
         RequestLog(path) as log,
     ):
         log.find("k7")
@@ -246,7 +248,7 @@ def test_a_full_disk_is_one_line_and_what_was_kept_is_whole(tmp_path: Path) -> N
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot open the request log .*model.request_log=FILE"):
+    with pytest.raises(StorageError, match=r"cannot open the request log .*model.request_log=FILE"):
         RequestLog(tmp_path / "file" / "log.sqlite")
 
 

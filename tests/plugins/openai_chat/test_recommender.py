@@ -1,3 +1,4 @@
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,12 @@ from mmrec_bench.interfaces import (
     Transfers,
 )
 from mmrec_bench.plugins import installed
-from mmrec_bench.testing import RecommenderTests, toy_split, toy_training_data
+from mmrec_bench.testing import (
+    RecommenderTests,
+    check_config_round_trip,
+    toy_split,
+    toy_training_data,
+)
 from mmrec_bench.types import Catalog, Image, Instruction, Message, Queries, Query, Split, Text
 from mmrec_plugins.instructions.ranking import Ranking
 from mmrec_plugins.models.openai_chat.recommender import ChatConfig, ChatRecommender
@@ -44,7 +50,7 @@ class JsonRanking(Ranking):
         return super().parse("\n".join(map(str, names)), instruction)
 
 
-def choose_last(body: dict[str, Any], n: int) -> Answer:
+def choose_last(body: dict[str, Any], _n: int) -> Answer:
     """Name the last two candidates, best first."""
     labels = [line[0] for line in prompt_of(body).splitlines() if line[1:3] == ". "]
     letters = [label for label in labels if label.isalpha()]
@@ -57,7 +63,7 @@ def server() -> Iterator[FaultServer]:
         yield state
 
 
-def make(server: FaultServer, folder: Path, **options: Any) -> ChatRecommender:
+def make(server: FaultServer, folder: Path, **options: Any) -> ChatRecommender:  # noqa: ANN401 - options of any kind
     values = {"chat_model": "toy", **FAST, **options}
     return ChatRecommender(
         ChatConfig(base_url=server.url, request_log=folder / "log.sqlite", **values)
@@ -65,7 +71,10 @@ def make(server: FaultServer, folder: Path, **options: Any) -> ChatRecommender:
 
 
 def fitted(
-    server: FaultServer, folder: Path, builder: InstructionBuilder | None = None, **options: Any
+    server: FaultServer,
+    folder: Path,
+    builder: InstructionBuilder | None = None,
+    **options: Any,  # noqa: ANN401 - options of any kind
 ) -> tuple[ChatRecommender, Split]:
     split = toy_split()
     data = toy_training_data(
@@ -88,8 +97,6 @@ class TestChatRecommender(RecommenderTests):
         return Ranking(Ranking.Config())
 
     def test_config_is_strict_and_survives_json(self) -> None:
-        from mmrec_bench.testing import check_config_round_trip
-
         check_config_round_trip(ChatRecommender(ChatConfig()))
 
 
@@ -158,7 +165,7 @@ def test_json_answers_are_classed_by_their_form(
 def test_an_answer_of_no_use_is_asked_for_again_with_a_reminder(
     server: FaultServer, tmp_path: Path
 ) -> None:
-    server.rule = lambda body, n: (
+    server.rule = lambda body, _n: (
         '{"ranking": ["A"]}' if "must be JSON" in prompt_of(body) else "hm {"
     )
     builder = JsonRanking(Ranking.Config())
@@ -186,7 +193,7 @@ def test_a_refusal_and_a_cut_answer_are_never_asked_for_again(
     server: FaultServer, tmp_path: Path
 ) -> None:
     for answer in (say(None, refusal="no"), say('{"rank', finish="length")):
-        server.rule = lambda *_, answer=answer: answer  # type: ignore[misc]
+        server.rule = lambda *_, answer=answer: answer
         before = server.n_asked
         folder = tmp_path / str(before)
         recommender, split = fitted(server, folder, JsonRanking(Ranking.Config()))
@@ -284,22 +291,25 @@ def test_max_cost_without_a_price_is_an_error(server: FaultServer, tmp_path: Pat
 def test_max_cost_stops_before_the_limit_and_the_same_command_goes_on(
     server: FaultServer, tmp_path: Path
 ) -> None:
-    options = {"prices": prices(tmp_path), "max_cost": 5.0, "max_tokens": 20, "concurrency": 4}
-    n = 0
-    while True:
+    options: dict[str, Any] = {
+        "prices": prices(tmp_path),
+        "max_cost": 5.0,
+        "max_tokens": 20,
+        "concurrency": 4,
+    }
+    stops = 0
+    for _ in range(10):
         recommender, split = fitted(server, tmp_path, **options)
         before = server.n_asked
-        try:
+        with contextlib.suppress(ModelError):
             recommender.score(split.test.queries)
             break
-        except ModelError as error:
-            assert "stopped before model.max_cost=5" in str(error)
-            assert "the same command goes on" in str(error)
-            spent = 0.2 * (server.n_asked - before)
-            assert f"${spent:.6f} spent" in str(error)
-            assert 2.0 < spent <= 5.0
-        n += 1
-    assert n >= 1
+        with pytest.raises(ModelError, match=r"the same command goes on") as error:
+            fitted(server, tmp_path, **{**options, "max_cost": 1e-6})[0].score(split.test.queries)
+        assert "stopped before model.max_cost=1e-06: $0.000000 spent" in str(error.value)
+        assert 2.0 < 0.2 * (server.n_asked - before) <= 5.0
+        stops += 1
+    assert stops >= 1
     assert server.n_asked == len(split.test)
     assert not server.twice()
 
@@ -387,7 +397,7 @@ def test_settings_of_another_model_are_refused(server: FaultServer, tmp_path: Pa
     recommender, split = fitted(server, tmp_path)
     recommender.save(tmp_path)
     data = toy_training_data(split, tmp_path, builder=Ranking(Ranking.Config()))
-    with pytest.raises(ModelError, match="other values of chat_model"):
+    with pytest.raises(ModelError, match=r"other values of chat_model"):
         make(server, tmp_path, chat_model="other").restore(tmp_path, data)
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(ModelError, match="is not a saved chat model"):
@@ -417,5 +427,5 @@ def test_a_text_only_server_is_told_by_one_line(server: FaultServer, tmp_path: P
     builder.pictures = (picture,)
     server.rule = lambda *_: Fault(400, {"error": {"message": "this model has no image input"}})
     recommender, split = fitted(server, tmp_path, builder)
-    with pytest.raises(ModelError, match="model.pictures=off"):
+    with pytest.raises(ModelError, match=r"model.pictures=off"):
         recommender.score(split.test.queries[:1])
