@@ -316,6 +316,15 @@ class ProbesMemory(Protocol):
 
 
 @runtime_checkable
+class AsksAhead(Protocol):
+    """A recommender that gains from knowing all it will be asked, e.g. to submit one batch."""
+
+    def announce(self, queries: Queries) -> None:
+        """Hear of queries that will be scored, part by part, by later calls of `score`."""
+        ...
+
+
+@runtime_checkable
 class EstimatesCost(Protocol):
     """A recommender whose answers cost money or much time."""
 

@@ -156,6 +156,12 @@ class RunFolder:
         report = json.loads((self.model / "fit.json").read_text(encoding="utf-8"))
         return report["seconds"], report["facts"]
 
+    def keep_facts(self, facts: Mapping[str, str | int | float]) -> None:
+        """Keep what is known only after scoring, e.g. which model a server says has answered."""
+        seconds, known = self.fit_report()
+        fit = {"seconds": seconds, "facts": known | dict(facts)}
+        atomic_write(self.model / "fit.json", json.dumps(fit, indent=2).encode())
+
     def keep_memory_facts(self, facts: Mapping[str, float]) -> None:
         """Keep what a memorisation probe found; every later record of the run tells it."""
         atomic_write(self.path / "memory.json", json.dumps(dict(facts), indent=2).encode())

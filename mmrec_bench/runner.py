@@ -23,6 +23,7 @@ from mmrec_bench.evaluation import (
 )
 from mmrec_bench.examples import TrainingExamples
 from mmrec_bench.interfaces import (
+    AsksAhead,
     Describer,
     Encoder,
     EstimatesCost,
@@ -163,6 +164,8 @@ def score_cases(
         return
     cases = task.split.test
     orders = shown_orders(planned, cases)
+    if isinstance(recommender, AsksAhead):
+        announce(recommender, cases.queries.take(todo), None if orders is None else orders[todo])
     with progress(f"scoring with {name}", total=len(todo), unit="cases") as bar:
         for rows in _parts(todo, planned.recommender.reads_instructions):
             part = cases.take(rows)
@@ -175,6 +178,17 @@ def score_cases(
             folder.add_score_time(time.monotonic() - started, len(rows))
             store.append(rows, scores, rank(scores.values, part), shown)
             bar.advance(len(rows))
+    if isinstance(recommender, ReportsParameters):
+        folder.keep_facts(recommender.facts())
+
+
+def announce(recommender: AsksAhead, queries: Queries, orders: Int64Array | None) -> None:
+    """Tell a model all that it will be asked, in the orders in which it will be asked."""
+    if orders is None:
+        recommender.announce(queries)
+        return
+    for number in range(orders.shape[1]):
+        recommender.announce(show(queries, orders[:, number]))
 
 
 def make_ready(
