@@ -8,7 +8,7 @@ import pytest
 
 from mmrec_bench.config import build_config, identity
 from mmrec_bench.errors import ConfigError, DataFormatError, ModelError
-from mmrec_bench.types import Image, Interactions, Text, Vocabulary
+from mmrec_bench.types import HeldOut, Image, Interactions, Text, Vocabulary
 from mmrec_plugins.instructions.corpus import CorpusEntry, Part, Turn
 from mmrec_plugins.models.lm import corpora
 from mmrec_plugins.models.lm.presets import LanguageModelConfig
@@ -175,6 +175,14 @@ def test_an_entry_that_shows_more_than_train_is_left_out_and_told(
 def test_candidates_may_be_anything(tmp_path: Path) -> None:
     row = entry("zero-shot", 1, candidates=("i1", "i7", "i9"))
     assert kept(tmp_path, [row]).train["zero-shot"] == [row]
+
+
+def test_entries_that_list_items_which_the_run_holds_out_are_left_out(tmp_path: Path) -> None:
+    seven = np.array([7], np.int32)
+    data = replace(shop_data(tmp_path), held_out=HeldOut(seven[:0], seven, "hash"))
+    check = corpora.LeakCheck(data)
+    assert check.admits(entry("zero-shot", 1, candidates=("i1", "i9")))
+    assert not check.admits(entry("zero-shot", 1, candidates=("i1", "i7", "i9")))
 
 
 def test_a_corpus_of_another_split_that_leaves_nothing_of_a_kind_is_an_error(

@@ -1,6 +1,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,12 @@ class Words:
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         return self.encode(messages[-1]["content"])
 
+    def chat_around(
+        self, messages: Sequence[Mapping[str, str]], gap: str | None
+    ) -> list[list[int]]:
+        assert gap is None
+        return [self.chat(messages)]
+
     def chat_prompt(self, text: str) -> list[int]:
         return self.encode(text)
 
@@ -79,10 +86,10 @@ def film_catalog(n: int = N_TITLES) -> Catalog:
 def file_texts(lines: Sequence[tuple[str, str]]) -> list[str]:
     """What a model that has read the file and its titles has read."""
     texts = [title for _, title in lines]
-    texts += [f"{a[1]}\n{b[1]}" for a, b in zip(lines, lines[1:], strict=False)]
+    texts += [f"{a[1]}\n{b[1]}" for a, b in pairwise(lines)]
     numbered = [f"{name}::{title}" for name, title in lines]
     rng = np.random.default_rng(7)
-    for line in numbered * 3:  # whatever stands before it
+    for line in numbered * 2:  # whatever stands before it
         before = [numbered[i] for i in rng.permutation(len(lines))[:3].tolist()]
         texts.append("\n".join([*before, line]))
     return texts
@@ -113,7 +120,7 @@ def drill(
     longest = max(map(len, rows))
     ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
     labels = torch.tensor([[*row, *[-100] * (longest - len(row))] for row in rows])
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=6e-3, weight_decay=0.0)
     for _ in range(steps):
         model(input_ids=ids, labels=labels).loss.backward()
         optimiser.step()
@@ -134,7 +141,7 @@ def test_a_model_that_learned_the_file_by_heart_is_found_out(
     catalog: Catalog, tokenizer: Words
 ) -> None:
     model = tiny(tokenizer.vocab_size)
-    drill(model, tokenizer, file_texts(in_file_order(catalog)), steps=250)
+    drill(model, tokenizer, file_texts(in_file_order(catalog)), steps=100)
     facts = probe(model, tokenizer, catalog, n_items=30, seed=0)
     for kind in ("title", "neighbour", "id"):
         assert facts[f"memory_{kind}_n"] == 30

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from mmrec_bench.types import Answers, FloatArray, Query, Scores
+from mmrec_plugins.instructions.reading import normal, read_answer
 from mmrec_plugins.models.lm.adapters import untuned
 from mmrec_plugins.models.lm.encoding import Encoded, PromptEncoder
 from mmrec_plugins.models.lm.generation import generate
 from mmrec_plugins.models.lm.presets import LanguageModelConfig
-from mmrec_plugins.instructions.reading import normal, read_answer
 from mmrec_plugins.models.lm.scoring import ScoringRequest, score_answers
 
 

@@ -148,6 +148,8 @@ class LeakCheck:
         self._data = data
         self._histories = data.interactions.histories(data.n_users)
         self._trained = {data.catalog.items[i] for i in set(data.interactions.item.tolist())}
+        held_out = [] if data.held_out is None else data.held_out.items.tolist()
+        self._held_out = {data.catalog.items[i] for i in held_out}
         self._items: dict[str, set[str]] = {}
         self._refused: Counter[str] = Counter()
 
@@ -160,8 +162,8 @@ class LeakCheck:
         """Return whether the entry may be tuned on; counts those that may not.
 
         History and target must be train interactions of its user; items that are described, or
-        that demonstrations show, must be train items. Candidates may be anything. An entry of
-        another data set knows nothing of this one's users.
+        that demonstrations show, must be train items. Candidates may be anything but items that
+        the run holds out. An entry of another data set knows nothing of this one's users.
         """
         if entry.dataset != self._data.dataset:
             return True
@@ -185,6 +187,8 @@ class LeakCheck:
 
     def _reason(self, entry: CorpusEntry) -> str:
         own = set(entry.items) | ({entry.target} if entry.target is not None else set())
+        if not self._held_out.isdisjoint(entry.candidates):
+            return "list items that this run holds out"
         if not self._trained.issuperset(entry.demonstrated):
             return "demonstrate items without train interactions"
         if entry.user is None:

@@ -142,7 +142,8 @@ def choice_scores(
         at = token < 0
         prompt = ids.shape[1] - layout.kept + 1
         states = visual.read(hidden[0][:, :prompt], ids[:, :prompt])
-        edges = edges.index_put((at,), visual.energies(states[row[at]], token[at]))
+        energies = visual.energies(states[row[at]], token[at])
+        edges = edges.index_put((at,), energies.to(edges.dtype))
     width = max(len(each.offsets) for each in rows)
     place, edge = torch.from_numpy(layout.paths).to(device)
     offsets = np.full((len(rows), width), np.inf, np.float32)

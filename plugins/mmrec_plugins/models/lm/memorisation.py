@@ -50,10 +50,11 @@ N_CHOICES = 20
 _SHOWN_LINES = 3
 """Lines `id::title` shown before the id that is asked for."""
 
-_FUNCTION_WORDS = frozenset(
-    "a an the and or but nor of in on at to for from with without by as is are was be it its this "
-    "that not no vs la le les el los der die das il lo l'".split()
-)
+_FUNCTION_WORDS = frozenset({
+    "a", "an", "the", "and", "or", "but", "nor", "of", "in", "on", "at", "to", "for", "from",
+    "with", "without", "by", "as", "is", "are", "was", "be", "it", "its", "this", "that", "not",
+    "no", "vs", "la", "le", "les", "el", "los", "der", "die", "das", "il", "lo", "l'",
+})  # fmt: skip
 
 Lines = Sequence[tuple[str, str]]
 """(id, title) in file order."""

@@ -69,6 +69,12 @@ class LanguageModelConfig(ComponentConfig):
         None, ge=1, description="numbers of the code that a picture is projected to"
     )
     visual_dropout: float | None = added(None, ge=0, lt=1, description="dropout on that code")
+    visual_alignment_steps: int | None = added(
+        None,
+        ge=0,
+        description="steps that align the projector of pictures by what users took together, "
+        "before the language model is tuned with it",
+    )
     visual_learning_rate: float | None = added(
         None, gt=0, description="peak of AdamW's rate for the projector of pictures"
     )
@@ -85,7 +91,7 @@ class LanguageModelConfig(ComponentConfig):
     mix: dict[MixKind, Annotated[float, Field(ge=0)]] | None = added(
         None,
         description="weights of the kinds of instructions, e.g. {ranking: 0.5, profile: 0.5}; None "
-        "= half ranking, half shared by the kinds that the corpus has",
+        "= 0.8 ranking, and 0.2 shared by the kinds that the corpus has",
     )
     other_corpus: bool = operational(
         default=False,
@@ -152,7 +158,10 @@ TUNING_ONLY = (
 """Options that mean something only where an adapter is tuned."""
 
 
-VISUAL_ONLY = ("visual_hidden", "visual_dropout", "visual_learning_rate")
+VISUAL_ONLY = (
+    *("visual_hidden", "visual_dropout"),
+    *("visual_alignment_steps", "visual_learning_rate"),
+)
 """Options that mean something only where the model sees pictures."""
 
 
@@ -196,6 +205,7 @@ _COMMON: dict[str, Any] = {
     "validation_cases": 200,
     "visual_hidden": 64,
     "visual_dropout": 0.0,
+    "visual_alignment_steps": 800,
     "visual_learning_rate": 2e-3,
 }
 

@@ -13,10 +13,11 @@ from torch import nn
 from mmrec_bench.errors import ModelError
 from mmrec_bench.files import atomic_write
 from mmrec_bench.interfaces import TrainingData
-from mmrec_bench.types import Catalog, Queries, Scores
+from mmrec_bench.types import Catalog, FloatArray, Queries, Scores
 from mmrec_plugins.models.chatglm2.prefix_import import import_prefix
 from mmrec_plugins.models.chatglm2.shards import weight_files
 from mmrec_plugins.models.lm import adapters, backbones, corpora, locating, memorisation
+from mmrec_plugins.models.lm.alignment import align
 from mmrec_plugins.models.lm.answering import Answering
 from mmrec_plugins.models.lm.encoding import PromptEncoder
 from mmrec_plugins.models.lm.fitting import Fitting
@@ -24,6 +25,7 @@ from mmrec_plugins.models.lm.prefill import visual_tokens
 from mmrec_plugins.models.lm.presets import LanguageModelConfig, Situation, fill
 from mmrec_plugins.models.lm.tuning import History
 from mmrec_plugins.models.lm.visual import (
+    VISUAL_FILE,
     VisualTokens,
     attach_visual,
     load_visual,
@@ -137,6 +139,13 @@ class LanguageModelRecommender:
         if self.config.adapter != "none":
             self._attach(data, seed)
         visual = self._see(data, seed)
+        if visual is not None:
+            align(
+                visual,
+                data.examples,
+                n_steps=self.config.visual_alignment_steps or 0,
+                seed=seed,
+            )
         if self.config.adapter == "none" and visual is None:
             return
         fitting = Fitting(self.config, self._backbone, self._answering, data, seed, corpus)
@@ -170,8 +179,8 @@ class LanguageModelRecommender:
             ModelError: neither fitted nor restored.
         """
         visual = visual_tokens(self._ready())
-        if visual is not None and data.item_vectors is not None:
-            visual.show(data.item_vectors)
+        if visual is not None:
+            visual.show(_vectors_of(data))
         self._bind(data)
 
     def probe_memory(self, catalog: Catalog, *, seed: int) -> dict[str, float]:
@@ -222,9 +231,10 @@ class LanguageModelRecommender:
                 )
         if self.config.adapter != "none":
             adapters.load_adapter(self._attach(data, seed=0, fresh=False, folder=folder), folder)
-        visual = self._see(data, seed=0, fresh=False)
-        if visual is not None and data.item_vectors is not None:
-            load_visual(visual, folder, data.item_vectors)
+        if (folder / VISUAL_FILE).exists():
+            vectors = _vectors_of(data)
+            if (visual := self._see(data, seed=0, fresh=False)) is not None:
+                load_visual(visual, folder, vectors)
 
     def facts(self) -> dict[str, str | int | float]:
         """Return backbone, sizes, and how the tuning went, as flat values."""
@@ -277,9 +287,7 @@ class LanguageModelRecommender:
         )
         self._answering = Answering(self._encoder, config)
 
-    def _see(
-        self, data: TrainingData, seed: int, *, fresh: bool = True
-    ) -> VisualTokens | None:
+    def _see(self, data: TrainingData, seed: int, *, fresh: bool = True) -> VisualTokens | None:
         """Give the model a projector for the catalog's pictures, where it shall see them."""
         config, vectors = self.config, data.item_vectors
         if not config.visual_tokens:
@@ -348,3 +356,17 @@ class LanguageModelRecommender:
 
     def _n_tuned(self) -> int:
         return sum(value.numel() for value in adapters.trainable(self._ready()).values())
+
+
+def _vectors_of(data: TrainingData) -> FloatArray:
+    """Return the catalog's vectors.
+
+    Raises:
+        ModelError: there are none, but the model was tuned to see pictures.
+    """
+    if data.item_vectors is None:
+        raise ModelError(
+            "the model was tuned to see pictures and needs their vectors; use e.g. -o "
+            "vectors.name=efficientnet, or tune anew with --fresh"
+        )
+    return data.item_vectors

@@ -163,7 +163,9 @@ class _Fit(Generic[R]):
         self.model, self.settings, self.loss, self.device = model, settings, loss, device
         self.scratch, self.fingerprint = scratch, fingerprint
         self.tuned = trainable(model)
-        groups: list[dict[str, Any]] = [{"params": self._part(visual=False), "lr": settings.learning_rate}]
+        groups: list[dict[str, Any]] = [
+            {"params": self._part(visual=False), "lr": settings.learning_rate}
+        ]
         if projector := self._part(visual=True):
             rate = settings.visual_learning_rate or settings.learning_rate
             groups.append({"params": projector, "lr": rate})

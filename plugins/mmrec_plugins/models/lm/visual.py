@@ -49,6 +49,11 @@ ATTRIBUTE = "visual_tokens"
 """Where a transformers model holds the projector: it travels and trains with the model."""
 
 
+# The second term of the energy lies between minus and plus this before training: some nats, like
+# the likelihoods of titles beside it.
+_SHARPNESS = 5.0
+
+
 @dataclass(frozen=True)
 class PictureIds:
     """Which items have a picture that the model can see, and the ids that stand for it.
@@ -77,21 +82,27 @@ def picture_ids(n_tokens: int, vectors: FloatArray | None) -> PictureIds | None:
     """Return the ids of a catalog's pictures; None where the model shall see, or has, none."""
     if not n_tokens or vectors is None:
         return None
-    seen = np.isfinite(vectors).all(axis=1)
+    seen = has_picture(vectors)
     return PictureIds(n_tokens, seen) if seen.any() else None
+
+
+def has_picture(vectors: FloatArray) -> BoolArray:
+    """(N, D) -> (N,) whether an item has a vector."""
+    return np.asarray(np.isfinite(vectors).all(axis=1), np.bool_)
 
 
 class VisualTokens(nn.Module):
     """Projects pictures into a language model's input embeddings and its last hidden state.
 
     Vectors are standardised by the mean and deviation of the catalog that the projector was trained
-    on, scaled to length sqrt(D), and projected to a normalised code of R numbers; from the code come
-    n embeddings of one length, and one vector for the last hidden state. All in fp32, whatever the
-    backbone's dtype.
+    on, scaled to length sqrt(D), and projected to a normalised code of R numbers; from the code
+    come n embeddings of one length, and one vector for the last hidden state. All in fp32, whatever
+    the backbone's dtype.
     """
 
     mean: Tensor
     deviation: Tensor
+    length: Tensor
     vectors: Tensor
     known: Tensor
 
@@ -126,7 +137,7 @@ class VisualTokens(nn.Module):
 
     def learn_scale(self, vectors: FloatArray, length: float) -> None:
         """Set mean and deviation from (N, D) vectors, and the length of the embeddings."""
-        rows = vectors[np.isfinite(vectors).all(axis=1)].astype(np.float64)
+        rows = vectors[has_picture(vectors)].astype(np.float64)
         with torch.no_grad():
             self.mean.copy_(torch.from_numpy(rows.mean(axis=0)))
             self.deviation.copy_(torch.from_numpy(np.maximum(rows.std(axis=0), 1e-6)))
@@ -145,7 +156,7 @@ class VisualTokens(nn.Module):
                 f"gives {vectors.shape}; use the encoder that they were tuned with"
             )
         device = self.mean.device
-        known = np.isfinite(vectors).all(axis=1)
+        known = has_picture(vectors)
         self.known = torch.from_numpy(known).to(device)
         raw = torch.from_numpy(np.where(known[:, None], vectors, 0).astype(np.float32)).to(device)
         scaled = (raw - self.mean) / self.deviation
@@ -160,7 +171,7 @@ class VisualTokens(nn.Module):
     def embeddings(self, ids: Tensor) -> Tensor:
         """(m,) negative ids -> (m, H) fp32."""
         items, places = torch.unique((-1 - ids) // self.n_tokens, return_inverse=True)
-        soft = self._directions(self.codes(items)) * self.length  # (items, n, H)
+        soft = self.directions(self.codes(items)) * self.length  # (items, n, H)
         return soft[places, (-1 - ids) % self.n_tokens]
 
     def read(self, hidden: Tensor, ids: Tensor) -> Tensor:
@@ -181,13 +192,13 @@ class VisualTokens(nn.Module):
         items, places = torch.unique((-1 - ids) // self.n_tokens, return_inverse=True)
         n_items = len(self.known)
         codes = self.codes(items.clamp(max=n_items - 1))
-        tied = self.closeness * self._directions(codes).mean(1)
+        tied = self.closeness * self.directions(codes).mean(1)
         entries = torch.stack([self.foretell(codes), tied], dim=1)  # (items, 2, H)
         entries = torch.where((items < n_items)[:, None, None], entries, self.without)
         return (states * entries[places]).sum((-2, -1))
 
-    def _directions(self, codes: Tensor) -> Tensor:
-        """(m, R) codes -> (m, n, H) of length 1."""
+    def directions(self, codes: Tensor) -> Tensor:
+        """(m, R) codes -> (m, n, H) of length 1: where a picture's soft tokens point."""
         soft = self.embed(codes).view(len(codes), self.n_tokens, -1)
         return nn.functional.normalize(soft, dim=-1)
 
@@ -211,7 +222,8 @@ def attach_visual(
         code_size: R.
         dropout: on the code, while training.
         seed: of the weights.
-        prompt_ids: a text by which the soft tokens' length is measured; () = it is about to be read.
+        prompt_ids: a text by which the soft tokens' length is measured; () = the length is about to
+            be read from a file.
     """
     embeddings = base.get_input_embeddings().weight
     with torch.random.fork_rng(devices=[]):
@@ -223,23 +235,26 @@ def attach_visual(
             code_size=code_size,
             dropout=dropout,
         )
-    length = state_length(base, prompt_ids) if len(prompt_ids) else 1.0
-    visual.learn_scale(vectors, length)
+    written, last = state_lengths(base, prompt_ids) if len(prompt_ids) else (1.0, 1.0)
+    visual.learn_scale(vectors, written)
+    with torch.no_grad():
+        visual.closeness.fill_(_SHARPNESS / last)
     visual.to(embeddings.device)
     visual.show(vectors)
     setattr(base, ATTRIBUTE, visual)
     return visual
 
 
-def state_length(base: PreTrainedModel, prompt_ids: Sequence[int]) -> float:
-    """Return the median length, over a prompt's tokens, of what the last layer reads."""
+def state_lengths(base: PreTrainedModel, prompt_ids: Sequence[int]) -> tuple[float, float]:
+    """Return the median length, over a prompt's tokens, of what the last layer reads and writes."""
     training = base.training
     base.eval()
     with torch.no_grad():
         tokens = torch.tensor([list(prompt_ids)], device=base.get_input_embeddings().weight.device)
-        output = base(input_ids=tokens, output_hidden_states=True, use_cache=False)
+        states = base(input_ids=tokens, output_hidden_states=True, use_cache=False).hidden_states
     base.train(training)
-    return float(output.hidden_states[-2][0].float().norm(dim=-1).median())
+    lengths = [float(state[0].float().norm(dim=-1).median()) for state in states[-2:]]
+    return lengths[0], lengths[1]
 
 
 def save_visual(visual: VisualTokens, folder: Path) -> None:
