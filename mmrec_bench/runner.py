@@ -10,35 +10,28 @@ from pathlib import Path
 import numpy as np
 
 from mmrec_bench import protocol, transfer
+from mmrec_bench.asking import announce, check_scores, score_in_orders, shown_orders
+from mmrec_bench.collecting import training_data
 from mmrec_bench.config import Component, Images, RunConfig
-from mmrec_bench.descriptions import describe_catalog
-from mmrec_bench.errors import ConfigError, MMRecError, PluginError, StorageError
+from mmrec_bench.errors import ConfigError, MMRecError, StorageError
 from mmrec_bench.evaluation import (
     STRICT,
     intervals,
     measurements,
     only_valid,
     rank,
-    validate,
 )
-from mmrec_bench.examples import TrainingExamples
 from mmrec_bench.interfaces import (
     AsksAhead,
-    Describer,
-    Encoder,
     EstimatesCost,
-    InstructionBuilder,
-    InstructionContext,
     Metric,
-    PreparesInstructions,
     ProbesMemory,
     Recommender,
     ReportsParameters,
     TrainingData,
     Transfers,
 )
-from mmrec_bench.permutations import combine, draw_orders, places_shown, put_back, show
-from mmrec_bench.pictures import with_images, with_vectors
+from mmrec_bench.permutations import show
 from mmrec_bench.planning import PlannedRun, Task, Workspace, build_metrics, plan_one
 from mmrec_bench.plugins import Plugins
 from mmrec_bench.predictions import PredictionStore
@@ -46,17 +39,9 @@ from mmrec_bench.progress import progress
 from mmrec_bench.records import DatasetSpec, RunRecord, RunSpec
 from mmrec_bench.runfolder import RunFolder, make_record, read_request
 from mmrec_bench.types import (
-    Cases,
-    Catalog,
-    FloatArray,
-    Int32Array,
-    Int64Array,
     Measurement,
     Outcomes,
-    Queries,
-    Scores,
 )
-from mmrec_bench.vectors import encode_catalog, looks_at_pictures
 
 log = logging.getLogger("mmrec_bench")
 
@@ -182,15 +167,6 @@ def score_cases(
         folder.keep_facts(recommender.facts())
 
 
-def announce(recommender: AsksAhead, queries: Queries, orders: Int64Array | None) -> None:
-    """Tell a model all that it will be asked, in the orders in which it will be asked."""
-    if orders is None:
-        recommender.announce(queries)
-        return
-    for number in range(orders.shape[1]):
-        recommender.announce(show(queries, orders[:, number]))
-
-
 def make_ready(
     planned: PlannedRun, task: Task, workspace: Workspace, plugins: Plugins, folder: RunFolder
 ) -> Recommender:
@@ -198,12 +174,12 @@ def make_ready(
     name, seed = planned.spec.model.name, planned.spec.seed
     recommender: Recommender = planned.recommender(planned.options)
     if task.source is None:
-        training = training_data(planned, task, workspace, plugins, folder)
+        training = _training_data(planned, task, workspace, plugins, folder)
         fit_or_restore(recommender, training, folder, name, seed)
         return recommender
-    training = training_data(planned, task.source, workspace, plugins, folder)
+    training = _training_data(planned, task.source, workspace, plugins, folder)
     target = replace(task, split=transfer.without_training(task.split))
-    shown = training_data(planned, target, workspace, plugins, folder)
+    shown = _training_data(planned, target, workspace, plugins, folder)
     fit_or_restore(recommender, training, folder, name, seed)
     if not isinstance(recommender, Transfers):
         raise ConfigError(f"model {name!r} cannot transfer from {task.source.data.name}")
@@ -211,73 +187,10 @@ def make_ready(
     return recommender
 
 
-def shown_orders(planned: PlannedRun, cases: Cases) -> Int64Array | None:
-    """Return (B, n, C) the orders in which candidates are shown; None where none are."""
-    candidates = cases.queries.candidates
-    if candidates is None or not planned.recommender.reads_instructions:
-        return None
-    config = planned.config
-    return draw_orders(
-        len(cases), candidates.shape[1], config.permutations, config.protocol.data_seed
-    )
-
-
-def score_in_orders(
-    recommender: Recommender, part: Cases, orders: Int64Array, name: str
-) -> tuple[Scores, Int32Array]:
-    """Ask each case once an order; return the combined scores and where targets were shown."""
-    answered = []
-    for number in range(orders.shape[1]):
-        queries = show(part.queries, orders[:, number])
-        scores = recommender.score(queries)
-        check_scores(scores, queries, 0, name)
-        answered.append(replace(scores, values=put_back(scores.values, orders[:, number])))
-    ranks = [rank(scores.values, part) for scores in answered]
-    return combine(answered), places_shown(part, orders, ranks)
-
-
-def training_data(
+def _training_data(
     planned: PlannedRun, task: Task, workspace: Workspace, plugins: Plugins, folder: RunFolder
 ) -> TrainingData:
-    """Collect what a model may learn from; no test case is in it."""
-    split, config = task.split, planned.config
-    builder: InstructionBuilder | None = None
-    catalog, vectors = split.catalog, None
-    if planned.recommender.reads_instructions:
-        catalog = with_images(catalog, config.images, seed=config.protocol.data_seed)
-        catalog = _describe(catalog, plugins, config.encoder)
-        vectors = _encode(catalog, plugins, config)
-        builder = _create_builder(plugins, config.instructions)
-        context = InstructionContext(
-            dataset=task.data.name,
-            users=split.users,
-            catalog=catalog,
-            train=split.train,
-            vectors=vectors,
-            n_candidates=config.protocol.n_candidates,
-            seed=config.seed,
-            held_out=split.held_out,
-        )
-        if isinstance(builder, PreparesInstructions):
-            builder.prepare(context)
-    examples = TrainingExamples.from_split(split, config.protocol, seed=config.seed)
-    return TrainingData(
-        interactions=split.train,
-        n_users=len(split.users),
-        catalog=catalog,
-        validation=split.validation.queries,
-        validate=lambda scores: validate(scores, split.validation),
-        examples=examples,
-        n_examples=len(examples),
-        builder=builder,
-        users=split.users,
-        item_vectors=vectors,
-        device=workspace.device,
-        scratch=folder.scratch,
-        dataset=task.data.name,
-        dataset_version=task.data.version,
-        held_out=split.held_out,
-    )
+    return training_data(planned, task, plugins, device=workspace.device, scratch=folder.scratch)
 
 
 def estimate(
@@ -288,7 +201,7 @@ def estimate(
     if not isinstance(recommender, EstimatesCost):
         return {}
     folder = RunFolder(workspace.results, planned.spec)
-    training = training_data(planned, task, workspace, plugins, folder)
+    training = _training_data(planned, task, workspace, plugins, folder)
     queries, orders = task.split.test.queries, shown_orders(planned, task.split.test)
     if orders is not None:
         n_cases, n_orders, n_candidates = orders.shape
@@ -402,66 +315,6 @@ def finish(
     record = make_record(spec, task.data, split, predictions, intervals(measured), better, folder)
     folder.write_record(record)
     return FinishedRun(record, measured)
-
-
-def check_scores(scores: Scores, queries: Queries, n_items: int, name: str) -> None:
-    """Check a model's scores at the seam, so that the inside can trust them.
-
-    Raises:
-        PluginError: wrong type, shape or dtype; names the model.
-    """
-    width = n_items if queries.candidates is None else queries.candidates.shape[1]
-    expected = (len(queries), width)
-    values = scores.values
-    if not isinstance(values, np.ndarray) or values.shape != expected:
-        found = getattr(values, "shape", type(values).__name__)
-        raise PluginError(f"model {name!r} returned scores of shape {found}, expected {expected}")
-    if values.dtype != np.float32:
-        raise PluginError(f"model {name!r} returned {values.dtype} scores, expected float32")
-
-
-def _create_builder(plugins: Plugins, component: Component) -> InstructionBuilder:
-    registry = plugins["instructions"]
-    config = registry.configure(component.name, component.options, "instructions")
-    builder: InstructionBuilder = registry.create(component.name, config)
-    return builder
-
-
-def _describe(catalog: Catalog, plugins: Plugins, component: Component | None) -> Catalog:
-    if component is None:
-        return catalog
-    encoder = _create_encoder(plugins, component, "encoder")
-    if not isinstance(encoder, Describer):
-        raise ConfigError(
-            f"encoder {component.name!r} gives vectors, not words; for soft visual tokens use -o "
-            f"vectors.name={component.name}, and -o encoder.name=image-tags for words"
-        )
-    return describe_catalog(catalog, encoder, component.name)
-
-
-def _encode(catalog: Catalog, plugins: Plugins, config: RunConfig) -> FloatArray | None:
-    """(N, D) vectors of the run's items, under images=real|none|shuffled|grey; None without."""
-    component = config.vectors
-    if component is None:
-        return None
-    encoder = _create_encoder(plugins, component, "vectors")
-    if not isinstance(encoder, Encoder):
-        raise ConfigError(
-            f"encoder {component.name!r} gives words, not vectors; use it as -o "
-            f"encoder.name={component.name}, and for vectors e.g. -o vectors.name=efficientnet"
-        )
-    vectors = encode_catalog(catalog, encoder, component.name)
-    if looks_at_pictures(encoder):
-        return vectors  # the catalog's pictures are what the run is shown
-    seed = config.protocol.data_seed
-    return with_vectors(vectors, catalog.items, config.images, seed)
-
-
-def _create_encoder(plugins: Plugins, component: Component, section: str) -> object:
-    registry = plugins["encoder"]
-    config = registry.configure(component.name, component.options, section)
-    encoder: object = registry.create(component.name, config)
-    return encoder
 
 
 def _parts(

@@ -16,6 +16,7 @@ LAYERS = [
     {"plugins", "protocol", "transfer", "examples", "evaluation", "permutations", "pictures"},
     {"predictions", "records", "descriptions", "vectors"},
     {"runfolder", "planning"},
+    {"collecting", "asking"},
     {"runner", "leaderboard"},
     {"tables", "testing"},
     {"cli", "__main__"},

@@ -1,0 +1,62 @@
+"""Asking a model: in which orders, what it hears first, and whether its scores can be trusted."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from mmrec_bench.errors import PluginError
+from mmrec_bench.evaluation import rank
+from mmrec_bench.interfaces import AsksAhead, Recommender
+from mmrec_bench.permutations import combine, draw_orders, places_shown, put_back, show
+from mmrec_bench.planning import PlannedRun
+from mmrec_bench.types import Cases, Int32Array, Int64Array, Queries, Scores
+
+
+def shown_orders(planned: PlannedRun, cases: Cases) -> Int64Array | None:
+    """Return (B, n, C) the orders in which candidates are shown; None where none are."""
+    candidates = cases.queries.candidates
+    if candidates is None or not planned.recommender.reads_instructions:
+        return None
+    config = planned.config
+    return draw_orders(
+        len(cases), candidates.shape[1], config.permutations, config.protocol.data_seed
+    )
+
+
+def score_in_orders(
+    recommender: Recommender, part: Cases, orders: Int64Array, name: str
+) -> tuple[Scores, Int32Array]:
+    """Ask each case once an order; return the combined scores and where targets were shown."""
+    answered = []
+    for number in range(orders.shape[1]):
+        queries = show(part.queries, orders[:, number])
+        scores = recommender.score(queries)
+        check_scores(scores, queries, 0, name)
+        answered.append(replace(scores, values=put_back(scores.values, orders[:, number])))
+    ranks = [rank(scores.values, part) for scores in answered]
+    return combine(answered), places_shown(part, orders, ranks)
+
+
+def announce(recommender: AsksAhead, queries: Queries, orders: Int64Array | None) -> None:
+    """Tell a model all that it will be asked, in the orders in which it will be asked."""
+    if orders is None:
+        recommender.announce(queries)
+        return
+    for number in range(orders.shape[1]):
+        recommender.announce(show(queries, orders[:, number]))
+
+
+def check_scores(scores: Scores, queries: Queries, n_items: int, name: str) -> None:
+    """Check a model's scores at the seam, so that the inside can trust them.
+
+    Raises:
+        PluginError: wrong type, shape or dtype; names the model.
+    """
+    width = n_items if queries.candidates is None else queries.candidates.shape[1]
+    expected = (len(queries), width)
+    values = scores.values
+    if not isinstance(values, np.ndarray) or values.shape != expected:
+        found = getattr(values, "shape", type(values).__name__)
+        raise PluginError(f"model {name!r} returned scores of shape {found}, expected {expected}")
+    if values.dtype != np.float32:
+        raise PluginError(f"model {name!r} returned {values.dtype} scores, expected float32")
