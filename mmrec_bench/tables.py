@@ -1,6 +1,7 @@
 """Tables for people: aligned text that is as wide as it needs to be."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mmrec_bench.evaluation import STRICT, paired_difference
 from mmrec_bench.records import Interval
@@ -33,7 +34,7 @@ def run_table(finished: Sequence[FinishedRun]) -> str:
     )
     title = (
         f"{record.spec.dataset.name}: {record.counts['n_cases']} cases, {protocol['split']}, "
-        f"{candidates}, seed {record.spec.seed}"
+        f"{candidates}, seed {record.spec.seed}{_transfer(record.spec.transfer)}"
     )
     return "\n".join([title, "", *align(header, rows), "", f"run_id: {record.run_id}"])
 
@@ -72,6 +73,21 @@ def ablation_rows(finished: Sequence[FinishedRun]) -> list[dict[str, object]]:
             row[f"{name}_lost"] = {"value": found.value, "low": found.low, "high": found.high}
         rows.append(row)
     return rows
+
+
+def _transfer(spec: Mapping[str, Any] | None) -> str:
+    """Say what was not tuned on, and how much of a test user is shown."""
+    if spec is None:
+        return ""
+    parts = [f"tuned on {spec['source']['name']}"] if "source" in spec else []
+    if spec["hold_out"] != "none":
+        parts.append(
+            f"{'users and items' if spec['hold_out'] == 'both' else spec['hold_out']} "
+            f"held out ({spec['share']:.0%})"
+        )
+    if spec["shots"] is not None:
+        parts.append(f"{spec['shots']} shots")
+    return "; " + ", ".join(parts)
 
 
 def align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -55,9 +55,11 @@ def test_a_baseline_that_cannot_transfer_is_left_out_with_one_line(tmp_path: Pat
 
 
 def test_a_probed_run_tells_what_the_backbone_remembers(tmp_path: Path) -> None:
-    arguments: list[str | Path] = ["-q", "run", "-m", "lm-zero-shot", *SAMPLE, *MICRO, "--no-baselines", "--json",
-                 "--limit-cases", "5", "-o", "model.probe_items=10", "--data-root", tmp_path,
-                 "--results", tmp_path / "r"]  # fmt: skip
+    arguments: list[str | Path] = [
+        "-q", "run", "-m", "lm-zero-shot", *SAMPLE, *MICRO, "--json", "--no-baselines",
+        "--limit-cases", "5", "-o", "model.probe_items=10", "--data-root", tmp_path,
+        "--results", tmp_path / "r",
+    ]  # fmt: skip
     (before,) = json.loads(mmrec(*arguments).stdout)
     (probed,) = json.loads(mmrec(*arguments, "--probe-memory").stdout)
     (after,) = json.loads(mmrec(*arguments).stdout)
