@@ -181,6 +181,7 @@ class TrainingData:
         scratch: a folder for checkpoints of an unfinished fit, so that a killed run resumes.
         dataset: name of the data set; "" where it has none.
         dataset_version: its content hash.
+        tested_on: name of the data set that is tested on, where it is another one.
         held_out: users and items that nothing may be learned from: a model that draws negatives of
             its own draws none of these items; None = nothing is held out.
     """
@@ -199,6 +200,7 @@ class TrainingData:
     item_vectors: FloatArray | None = None
     dataset: str = ""
     dataset_version: str = ""
+    tested_on: str = ""
     held_out: HeldOut | None = None
 
     @property

@@ -178,6 +178,7 @@ def make_ready(
         fit_or_restore(recommender, training, folder, name, seed)
         return recommender
     training = _training_data(planned, task.source, workspace, plugins, folder)
+    training = replace(training, tested_on=task.data.name)
     target = replace(task, split=transfer.without_training(task.split))
     shown = _training_data(planned, target, workspace, plugins, folder)
     fit_or_restore(recommender, training, folder, name, seed)

@@ -207,6 +207,15 @@ def test_a_corpus_of_another_data_set_or_version_is_refused_unless_allowed(
     assert f"built from {name}" in caplog.text
 
 
+def test_a_corpus_of_the_data_set_that_is_tested_on_after_tuning_elsewhere_is_refused(
+    tmp_path: Path,
+) -> None:
+    rows = [row.model_copy(update={"dataset": "mall"}) for row in entries()]
+    data = replace(shop_data(tmp_path), tested_on="mall")
+    with pytest.raises(ModelError, match="entries of mall, which this run is tested on"):
+        corpora.load(config(write(tmp_path, rows), other_corpus=True), data)
+
+
 def test_another_version_of_this_data_set_is_still_checked_for_leaks(tmp_path: Path) -> None:
     rows = [row.model_copy(update={"dataset_version": "v2"}) for row in entries()]
     rows.append(rows[1].model_copy(update={"user": "u9"}))

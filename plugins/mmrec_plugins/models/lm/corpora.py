@@ -260,6 +260,11 @@ def _check_origin(entries: Iterable[CorpusEntry], data: TrainingData, *, allowed
     if not others:
         return
     name, version = min(others)
+    if data.tested_on in {dataset for dataset, _ in others}:
+        raise ModelError(
+            f"model.corpus holds entries of {data.tested_on}, which this run is tested on after "
+            f"tuning on {data.dataset}: they would give its users and items away"
+        )
     text = (
         f"model.corpus was built from {name} {version[:12]}, but this run tunes on "
         f"{data.dataset or 'an unnamed data set'} {data.dataset_version[:12]}"
