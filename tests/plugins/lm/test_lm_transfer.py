@@ -45,10 +45,11 @@ def test_a_tuned_model_ranks_another_catalog_with_the_same_adapter(
     model.transfer(other_shop(tmp_path / "target"))
     abroad = model.score(queries).values
     assert not np.allclose(abroad, at_home)
+    assert queries.candidates is not None
     turned = replace(
         queries,
         history=replace(queries.history, values=19 - queries.history.values),
-        candidates=19 - queries.candidates,  # type: ignore[operator]
+        candidates=(19 - queries.candidates).astype(np.int32),
     )
     np.testing.assert_array_equal(model.score(turned).values, at_home)
 
