@@ -30,9 +30,8 @@ def training_data(
     builder: InstructionBuilder | None = None
     catalog, vectors = split.catalog, None
     if planned.recommender.reads_instructions:
-        catalog = with_images(catalog, config.images, seed=config.protocol.data_seed)
-        catalog = _describe(catalog, plugins, config.encoder)
-        vectors = _encode(catalog, plugins, config)
+        catalog = shown_catalog(catalog, plugins, config)
+        vectors = item_vectors(catalog, plugins, config)
         builder = _create_builder(plugins, config.instructions)
         context = InstructionContext(
             dataset=task.data.name,
@@ -73,7 +72,14 @@ def _create_builder(plugins: Plugins, component: Component) -> InstructionBuilde
     return builder
 
 
-def _describe(catalog: Catalog, plugins: Plugins, component: Component | None) -> Catalog:
+def shown_catalog(catalog: Catalog, plugins: Plugins, config: RunConfig) -> Catalog:
+    """Return the catalog with the run's pictures, and what its encoder says of them in words.
+
+    Raises:
+        ConfigError: the encoder gives no words.
+    """
+    catalog = with_images(catalog, config.images, seed=config.protocol.data_seed)
+    component = config.encoder
     if component is None:
         return catalog
     encoder = _create_encoder(plugins, component, "encoder")
@@ -85,8 +91,12 @@ def _describe(catalog: Catalog, plugins: Plugins, component: Component | None) -
     return describe_catalog(catalog, encoder, component.name)
 
 
-def _encode(catalog: Catalog, plugins: Plugins, config: RunConfig) -> FloatArray | None:
-    """(N, D) vectors of the run's items, under images=real|none|shuffled|grey; None without."""
+def item_vectors(catalog: Catalog, plugins: Plugins, config: RunConfig) -> FloatArray | None:
+    """Return (N, D) float32 vectors of a `shown_catalog`'s items; None where none are asked for.
+
+    Raises:
+        ConfigError: the encoder gives no vectors, or none that images=grey could change.
+    """
     component = config.vectors
     if component is None:
         return None

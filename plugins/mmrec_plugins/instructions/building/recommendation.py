@@ -79,6 +79,7 @@ def _builders(kind: Shots, sources: Sources, plugins: Plugins) -> list[Recommend
                 vectors=sources.vectors,
                 n_candidates=sources.config.protocol.n_candidates,
                 seed=sources.config.seed,
+                held_out=sources.held_out,
             )
         )
         builders.append(builder)

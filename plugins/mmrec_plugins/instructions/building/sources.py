@@ -8,15 +8,21 @@ from functools import cached_property
 import numpy as np
 
 from mmrec_bench import runner
+from mmrec_bench.collecting import item_vectors, shown_catalog
 from mmrec_bench.config import RunConfig
-from mmrec_bench.descriptions import describe_catalog
-from mmrec_bench.errors import ConfigError
 from mmrec_bench.examples import FULL_CANDIDATES, TrainingExamples
-from mmrec_bench.interfaces import Describer, Encoder
-from mmrec_bench.planning import Task, Workspace
+from mmrec_bench.planning import Workspace
 from mmrec_bench.plugins import Plugins
-from mmrec_bench.types import Catalog, DataCard, FloatArray, Interactions, Ragged, Split, Vocabulary
-from mmrec_bench.vectors import encode_catalog
+from mmrec_bench.types import (
+    Catalog,
+    DataCard,
+    FloatArray,
+    HeldOut,
+    Interactions,
+    Ragged,
+    Split,
+    Vocabulary,
+)
 from mmrec_plugins.instructions.building.config import BuildingConfig, BuildRequest, Language
 
 _LIMIT_STREAM = 11
@@ -39,6 +45,7 @@ class Sources:
         limit: only so many users and items.
         looks: the teacher looks at pictures.
         vectors: (N, D) float32 of the encoder `vectors`; None without one.
+        held_out: users and items that nothing may be learned from; None = none are.
     """
 
     dataset: str
@@ -52,6 +59,7 @@ class Sources:
     limit: int | None
     looks: bool
     vectors: FloatArray | None = None
+    held_out: HeldOut | None = None
 
     @cached_property
     def histories(self) -> Ragged:
@@ -80,18 +88,21 @@ class Sources:
             n_candidates=n_candidates or (FULL_CANDIDATES if full else protocol.n_candidates),
             seed=self.config.seed,
             per_user=per_user,
+            held_out_items=None if self.held_out is None else self.held_out.items,
         )
 
     def chosen_users(self) -> list[int]:
         """Return the users that are written about, in the order of their ids."""
-        return self._chosen(self.users.ids)
+        held_out = () if self.held_out is None else self.held_out.users.tolist()
+        return self._chosen(self.users.ids, held_out)
 
     def chosen_items(self) -> list[int]:
         """Return the items that are written about, in the order of their ids."""
-        return self._chosen(self.catalog.items.ids)
+        held_out = () if self.held_out is None else self.held_out.items.tolist()
+        return self._chosen(self.catalog.items.ids, held_out)
 
-    def _chosen(self, ids: Sequence[str]) -> list[int]:
-        order = sorted(range(len(ids)), key=ids.__getitem__)
+    def _chosen(self, ids: Sequence[str], held_out: Sequence[int]) -> list[int]:
+        order = sorted(set(range(len(ids))) - set(held_out), key=ids.__getitem__)
         if self.limit is None or self.limit >= len(order):
             return order
         rng = np.random.default_rng([self.config.seed, _LIMIT_STREAM])
@@ -143,7 +154,7 @@ def prepare(
         MMRecError: as a run's.
     """
     task = runner.prepare(request.run, workspace, plugins)
-    catalog = _described(task, plugins)
+    catalog = shown_catalog(task.split.catalog, plugins, task.config)
     sources = Sources(
         dataset=task.data.name,
         version=task.data.version,
@@ -155,36 +166,7 @@ def prepare(
         language=request.language,
         limit=request.limit,
         looks=looks,
-        vectors=_vectors(catalog, task, plugins),
+        vectors=item_vectors(catalog, plugins, task.config),
+        held_out=task.split.held_out,
     )
     return Prepared(sources, Truth.of(task.split), task.data.card)
-
-
-def _described(task: Task, plugins: Plugins) -> Catalog:
-    component = task.config.encoder
-    if component is None:
-        return task.split.catalog
-    registry = plugins["encoder"]
-    config = registry.configure(component.name, component.options, "encoder")
-    encoder = registry.create(component.name, config)
-    if not isinstance(encoder, Describer):
-        raise ConfigError(
-            f"encoder {component.name!r} gives vectors, and instructions in text can only show "
-            "words; use -o encoder.name=image-tags, and -o vectors.name for nearest demonstrations"
-        )
-    return describe_catalog(task.split.catalog, encoder, component.name)
-
-
-def _vectors(catalog: Catalog, task: Task, plugins: Plugins) -> FloatArray | None:
-    component = task.config.vectors
-    if component is None:
-        return None
-    registry = plugins["encoder"]
-    config = registry.configure(component.name, component.options, "vectors")
-    encoder = registry.create(component.name, config)
-    if not isinstance(encoder, Encoder):
-        raise ConfigError(
-            f"encoder {component.name!r} gives words, not vectors; use e.g. "
-            "-o vectors.name=efficientnet"
-        )
-    return encode_catalog(catalog, encoder, component.name)

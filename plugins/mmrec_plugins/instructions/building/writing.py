@@ -84,13 +84,8 @@ def open_workshop(request: BuildRequest, workspace: Workspace, plugins: Plugins)
 
 
 def looks_at_pictures(teacher: Teacher) -> bool:
-    """Return whether a teacher sees `Image` parts.
-
-    One that does says so (`looks_at_pictures`), or has an option `pictures` that is not off.
-    """
-    said = getattr(teacher, "looks_at_pictures", None)
-    option = getattr(getattr(teacher, "config", None), "pictures", "off")
-    return bool(said) if said is not None else option != "off"
+    """Return whether a teacher sees `Image` parts: one that does says so (`looks_at_pictures`)."""
+    return bool(getattr(teacher, "looks_at_pictures", False))
 
 
 def _at_once(workshop: Workshop) -> int:

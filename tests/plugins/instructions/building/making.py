@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mmrec_bench import protocol
-from mmrec_bench.config import Component, RunConfig
+from mmrec_bench.config import Component, RunConfig, TransferConfig
 from mmrec_bench.interfaces import Teacher, WritingRequest, Written
 from mmrec_bench.plugins import installed
 from mmrec_bench.types import Catalog, DataCard, Interactions, RecData, Split, Vocabulary
@@ -98,6 +98,7 @@ def make_workshop(
     language: Language = "en",
     seed: int = 0,
     limit: int | None = None,
+    transfer: TransferConfig | None = None,
     **building: object,
 ) -> Workshop:
     """Return a workshop on a data set in memory; the template teacher where none is given."""
@@ -115,7 +116,7 @@ def make_workshop(
         language=language,
         limit=limit,
     )
-    split = protocol.make_split(data, run.protocol)
+    split = protocol.make_split(data, run.protocol, transfer)
     return Workshop(request, _prepared(data, split, request, teacher), teacher,
                     _origin(data, teacher, language), installed())  # fmt: skip
 
@@ -132,6 +133,7 @@ def _prepared(data: RecData, split: Split, request: BuildRequest, teacher: Teach
         language=request.language,
         limit=request.limit,
         looks=looks_at_pictures(teacher),
+        held_out=split.held_out,
     )
     return Prepared(sources, Truth.of(split), data.card)
 

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmrec_bench.config import TransferConfig
 from mmrec_bench.interfaces import WritingRequest
 from mmrec_bench.types import Interactions, RecData, Vocabulary
 from mmrec_plugins.instructions.building.jobs import Made, work
 from mmrec_plugins.instructions.building.quality import Filters, Judged
 from mmrec_plugins.instructions.building.writing import Workshop
-from mmrec_plugins.instructions.corpus import CorpusEntry, Kind
+from mmrec_plugins.instructions.corpus import KINDS, CorpusEntry, Kind
 from tests.plugins.instructions.building.making import Saying, make_data, make_workshop
 
 PLANTED = "Qwertzplanted unicorn"
@@ -193,3 +194,20 @@ def test_leave_newest_keeps_the_newest_train_items_out_of_a_profile() -> None:
         assert made.user is not None
         history = [sources.catalog.items[i] for i in sources.histories[made.user].tolist()]
         assert list(made.entry.items) == history[:-2]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_users_and_items_that_a_transfer_holds_out_are_in_no_entry(kind: Kind) -> None:
+    transfer = TransferConfig(hold_out="both", share=0.3)
+    workshop = make_workshop(make_data(n_users=40, n_items=30), transfer=transfer)
+    sources = workshop.prepared.sources
+    assert sources.held_out is not None
+    users = {sources.users[i] for i in sources.held_out.users.tolist()}
+    titles = {sources.catalog.title[i] for i in sources.held_out.items.tolist()}
+    entries = [one.entry for one in results_of(workshop, kind)]
+    assert entries
+    assert users
+    assert titles
+    assert not users & {entry.user for entry in entries}
+    for entry in entries:
+        assert not [title for title in titles if title in text_of(entry)]
