@@ -22,8 +22,7 @@ from peft import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from mmrec_bench.errors import ModelError
@@ -33,6 +32,7 @@ from mmrec_plugins.models.lm.prefix_cache import (
     disable_prefix_checkpointing,
     enable_prefix_checkpointing,
 )
+from mmrec_plugins.models.lm.tensors import read_tensors, shapes
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 SETTINGS_FILE = "adapter_config.json"
@@ -212,16 +212,11 @@ def put_back(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         n: tuple(v.shape) for n, v in state.items()
     }:
         raise ModelError(
-            f"a stored adapter has tensors {_shapes(state)}, but this one has {_shapes(tuned)}"
+            f"a stored adapter has tensors {shapes(state)}, but this one has {shapes(tuned)}"
         )
     with torch.no_grad():
         for name, value in tuned.items():
             value.copy_(state[name])
-
-
-def _shapes(state: Mapping[str, Tensor]) -> str:
-    shown = [f"{name} {tuple(value.shape)}" for name, value in sorted(state.items())]
-    return ", ".join(shown[:3]) + (" ..." if len(shown) > 3 else "")
 
 
 def save_adapter(model: PeftModel, folder: Path, *, backbone: str) -> None:
@@ -250,16 +245,8 @@ def load_adapter(model: PeftModel, folder: Path) -> None:
     Raises:
         ModelError: missing, torn, or of another shape.
     """
-    path = folder / WEIGHTS_FILE
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read as an adapter: {error}") from error
     expected = get_peft_model_state_dict(model, save_embedding_layers=False)
-    if _shapes_of(state) != _shapes_of(expected):
-        raise ModelError(
-            f"{path} holds {_shapes(state)}, but the adapter asked for has {_shapes(expected)}"
-        )
+    state = read_tensors(folder / WEIGHTS_FILE, expected, "an adapter")
     with _quiet():
         set_peft_model_state_dict(model, state)
 
@@ -275,10 +262,6 @@ def saved_prefix_length(folder: Path) -> int:
         return int(json.loads(path.read_text(encoding="utf-8"))["num_virtual_tokens"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} does not hold the settings of a prefix: {error}") from error
-
-
-def _shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in state.items()}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401

@@ -34,14 +34,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmrec_bench.errors import ModelError
 from mmrec_bench.files import atomic_write
 from mmrec_bench.types import BoolArray, FloatArray
+from mmrec_plugins.models.lm.tensors import read_tensors
 
 VISUAL_FILE = "visual_tokens.safetensors"
 
@@ -273,14 +273,6 @@ def load_visual(visual: VisualTokens, folder: Path, vectors: FloatArray) -> None
     Raises:
         ModelError: missing, torn, or of another shape.
     """
-    path = folder / VISUAL_FILE
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read as visual tokens: {error}") from error
-    expected = {name: tuple(value.shape) for name, value in visual.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    if found != expected:
-        raise ModelError(f"{path} holds {found}, but the visual tokens asked for are {expected}")
+    state = read_tensors(folder / VISUAL_FILE, visual.state_dict(), "visual tokens")
     visual.load_state_dict(state)
     visual.show(vectors)
