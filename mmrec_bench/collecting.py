@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from mmrec_bench.config import Component, RunConfig
+from mmrec_bench.config import MODALITIES, Component, RunConfig
 from mmrec_bench.descriptions import describe_catalog
 from mmrec_bench.errors import ConfigError
-from mmrec_bench.evaluation import validate
+from mmrec_bench.evaluation import validate, validate_by
 from mmrec_bench.examples import TrainingExamples
 from mmrec_bench.interfaces import (
     Describer,
@@ -16,7 +16,7 @@ from mmrec_bench.interfaces import (
     TrainingData,
 )
 from mmrec_bench.pictures import with_images, with_vectors
-from mmrec_bench.planning import PlannedRun, Task
+from mmrec_bench.planning import PlannedRun, Task, modality_sections
 from mmrec_bench.plugins import Plugins
 from mmrec_bench.types import Catalog, FloatArray
 from mmrec_bench.vectors import encode_catalog, looks_at_pictures
@@ -29,6 +29,7 @@ def training_data(
     split, config = task.split, planned.config
     builder: InstructionBuilder | None = None
     catalog, vectors = split.catalog, None
+    modalities = _modalities(planned, catalog, plugins)
     if planned.recommender.reads_instructions:
         catalog = shown_catalog(catalog, plugins, config)
         vectors = item_vectors(catalog, plugins, config)
@@ -52,11 +53,13 @@ def training_data(
         catalog=catalog,
         validation=split.validation.queries,
         validate=lambda scores: validate(scores, split.validation),
+        validate_by=lambda score: validate_by(score, split.validation, len(catalog)),
         examples=examples,
         n_examples=len(examples),
         builder=builder,
         users=split.users,
         item_vectors=vectors,
+        modalities=modalities,
         device=device,
         scratch=scratch,
         dataset=task.data.name,
@@ -91,23 +94,55 @@ def shown_catalog(catalog: Catalog, plugins: Plugins, config: RunConfig) -> Cata
     return describe_catalog(catalog, encoder, component.name)
 
 
-def item_vectors(catalog: Catalog, plugins: Plugins, config: RunConfig) -> FloatArray | None:
-    """Return (N, D) float32 vectors of a `shown_catalog`'s items; None where none are asked for.
+def _modalities(planned: PlannedRun, catalog: Catalog, plugins: Plugins) -> dict[str, FloatArray]:
+    """Return the vectors that a model asks for with `reads_modalities`, by modality.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    config, wanted = planned.config, modality_sections(planned.recommender)
+    if planned.recommender.reads_instructions or not wanted:
+        return {}
+    shown = with_images(catalog, config.images, seed=config.protocol.data_seed)
+    found = {}
+    for section in wanted:
+        vectors = item_vectors(shown, plugins, config, section)
+        if vectors is not None:
+            found[MODALITIES[section]] = vectors
+    if not found:
+        raise ConfigError(
+            f"model {planned.spec.model.name!r} needs vectors of the items; name an encoder, e.g. "
+            + " or ".join(f"-o {section}.name=..." for section in wanted)
+            + "; see `mmrec-bench list encoders`"
+        )
+    return found
+
+
+def item_vectors(
+    catalog: Catalog, plugins: Plugins, config: RunConfig, section: str = "vectors"
+) -> FloatArray | None:
+    """Return (N, D) float32 vectors of a shown catalog's items; None where none are asked for.
+
+    Args:
+        catalog: with the run's pictures.
+        plugins: for the encoder.
+        config: of the run.
+        section: of the config that names the encoder; see `config.MODALITIES`.
 
     Raises:
         ConfigError: the encoder gives no vectors, or none that images=grey could change.
     """
-    component = config.vectors
+    component: Component | None = getattr(config, section)
     if component is None:
         return None
-    encoder = _create_encoder(plugins, component, "vectors")
+    encoder = _create_encoder(plugins, component, section)
     if not isinstance(encoder, Encoder):
         raise ConfigError(
             f"encoder {component.name!r} gives words, not vectors; use it as -o "
             f"encoder.name={component.name}, and for vectors e.g. -o vectors.name=efficientnet"
         )
     vectors = encode_catalog(catalog, encoder, component.name)
-    if looks_at_pictures(encoder):
+    if looks_at_pictures(encoder) or section != "vectors":
         return vectors  # the catalog's pictures are what the run is shown
     seed = config.protocol.data_seed
     return with_vectors(vectors, catalog.items, config.images, seed)

@@ -152,6 +152,12 @@ class RunConfig(ComponentConfig):
     vectors: Component | None = Field(
         None, description="encoder whose vectors a model reads, e.g. as soft visual tokens"
     )
+    text_vectors: Component | None = Field(
+        None, description="encoder whose vectors of the items' words a multimodal model reads"
+    )
+    audio_vectors: Component | None = Field(
+        None, description="encoder whose vectors of the items' sound a multimodal model reads"
+    )
     metrics: tuple[str, ...] = DEFAULT_METRICS
     protocol: ProtocolConfig = ProtocolConfig()
     seed: int = Field(0, ge=0, description="seed of the model; protocol.data_seed is the data's")
@@ -175,7 +181,10 @@ class RunConfig(ComponentConfig):
         return build_config(cls, merge_overrides(values, overrides), "")
 
 
-COMPONENTS = ("model", "dataset", "instructions", "encoder", "vectors")
+MODALITIES = {"vectors": "image", "text_vectors": "text", "audio_vectors": "audio"}
+"""Section of a run -> the modality whose vectors its encoder gives."""
+
+COMPONENTS = ("model", "dataset", "instructions", "encoder", *MODALITIES)
 SECTIONS = (*COMPONENTS, "protocol", "transfer")
 """Sections of a configuration that `-o section.key=value` reaches."""
 

@@ -4,7 +4,7 @@ Everything works on columns in blocks of bounded memory; no Python loop over cas
 Letters: B cases, C candidates, N items, T targets, K top.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from mmrec_bench.types import (
     Int64Array,
     Measurement,
     Outcomes,
+    Queries,
     Ranks,
     Scores,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "rank",
     "take",
     "validate",
+    "validate_by",
 ]
 
 TOP_K = 20
@@ -113,11 +115,32 @@ def validate(scores: Scores, cases: Cases) -> float:
 
     Bind it to a split's validation cases for `TrainingData.validate`. NaN without scores.
     """
-    n = len(scores.values)
-    ranks = rank(scores.values, cases.take(np.arange(n)), top_k=1)
+    return Measurement.mean(_ndcg(scores, cases.take(np.arange(len(scores.values))))).value
+
+
+def validate_by(score: Callable[[Queries], Scores], cases: Cases, n_items: int) -> float:
+    """Return expected ndcg@10 of all `cases`, scored in blocks; NaN where there are none.
+
+    Args:
+        score: gives (b, C) for b queries, or (b, N) for the whole catalog.
+        cases: e.g. a split's validation cases.
+        n_items: N, so that a block of a whole catalog's scores stays small.
+    """
+    candidates = cases.queries.candidates
+    step = max(1, BLOCK // (n_items if candidates is None else candidates.shape[1]))
+    values = [np.zeros(0)]
+    for start in range(0, len(cases), step):
+        block = cases.take(np.arange(start, min(start + step, len(cases))))
+        values.append(_ndcg(score(block.queries), block))
+    return Measurement.mean(np.concatenate(values)).value
+
+
+def _ndcg(scores: Scores, cases: Cases) -> NDArray[np.float64]:
+    ranks = rank(scores.values, cases, top_k=1)
     gains = 1.0 / np.log2(np.arange(2, 12))
     ideal = np.cumsum(gains)[np.minimum(ranks.n_targets, len(gains)) - 1]
-    return Measurement.mean(gain_sum(ranks, gains, "expected") / ideal).value
+    values: NDArray[np.float64] = gain_sum(ranks, gains, "expected") / ideal
+    return values
 
 
 def measurements(metrics: Iterable[Metric], outcomes: Outcomes) -> dict[str, Measurement]:

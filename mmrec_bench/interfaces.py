@@ -4,7 +4,7 @@ Every class carries `class Config(ComponentConfig)` and is built as `Cls(Cls.Con
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -171,12 +171,16 @@ class TrainingData:
         catalog: items after the filter, with image words where an encoder ran.
         validation: queries for early stopping; their truth is behind `validate`.
         validate: scores of `validation` (same order) -> ndcg@10 on validation.
+        validate_by: a function that scores queries -> ndcg@10 on all of validation; asked in
+            blocks, so that a whole catalog's scores are never held at once.
         examples: draws training examples with candidates; for models that read instructions.
         n_examples: examples in one epoch.
         builder: the instruction builder of the run; None for other models.
         users: the split's user vocabulary.
         item_vectors: (N, D) float32 of the run's encoder where it gives vectors (NaN rows = nothing
             to encode); None where there is none, or it gives words.
+        modalities: "image", "text", "audio" -> (N, D) float32, NaN rows = nothing to encode; what a
+            recommender asks for with `reads_modalities` and the run has an encoder for.
         device: "auto", "cpu", "cuda", "cuda:1" ...
         scratch: a folder for checkpoints of an unfinished fit, so that a killed run resumes.
         dataset: name of the data set; "" where it has none.
@@ -191,6 +195,7 @@ class TrainingData:
     catalog: Catalog
     validation: Queries
     validate: Callable[[Scores], float]
+    validate_by: Callable[[Callable[[Queries], Scores]], float]
     examples: ExampleSource
     n_examples: int
     builder: InstructionBuilder | None
@@ -198,6 +203,7 @@ class TrainingData:
     device: str
     scratch: Path
     item_vectors: FloatArray | None = None
+    modalities: Mapping[str, FloatArray] = field(default_factory=dict)
     dataset: str = ""
     dataset_version: str = ""
     tested_on: str = ""
@@ -238,6 +244,21 @@ class Recommender(Protocol):
     def restore(self, folder: Path, data: TrainingData) -> None:
         """Come back to the state after `fit` on the same `data`."""
         ...
+
+
+class ReadsModalities(Protocol):
+    """A recommender class that learns from encoders' vectors of the items.
+
+    Attributes alone cannot be checked with `issubclass`: see `planning.modality_sections`.
+
+    Attributes:
+        reads_modalities: which of "image", "text" and "audio" it can use.
+        default_vectors: run section ("vectors", "text_vectors", "audio_vectors") -> encoder, where
+            the run names none of them.
+    """
+
+    reads_modalities: ClassVar[tuple[str, ...]]
+    default_vectors: ClassVar[Mapping[str, str]]
 
 
 @runtime_checkable

@@ -1,11 +1,19 @@
 """From what was asked for to what will run: options resolved, specs hashed, nothing loaded."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmrec_bench.config import COMPONENTS, Component, ComponentConfig, RunConfig, identity
+from mmrec_bench.config import (
+    COMPONENTS,
+    MODALITIES,
+    Component,
+    ComponentConfig,
+    RunConfig,
+    identity,
+)
 from mmrec_bench.errors import ConfigError
 from mmrec_bench.interfaces import (
     ChoosesInstructions,
@@ -152,15 +160,12 @@ def plan_one(task: Task, model: Component, workspace: Workspace, plugins: Plugin
     if issubclass(cls, ResolvesOptions):
         options, notices = cls.resolve(options, device=workspace.device)
     config = task.config.model_copy(update={"model": model})
-    parts: dict[str, ComponentSpec | None] = dict.fromkeys(("instructions", "encoder", "vectors"))
-    if cls.reads_instructions:
-        config = _with_instructions(config, cls, options)
-        for section in parts:
-            component = getattr(config, section)
-            if component is not None:
-                parts[section] = _component_spec(plugins, section, component)
-    else:  # what such a model is not shown is no part of its run
-        config = config.model_copy(update={"images": "real", "permutations": 1})
+    config, shown = _shown(config, cls, options)
+    parts: dict[str, ComponentSpec | None] = dict.fromkeys(("instructions", "encoder"))
+    for section in shown:
+        component = getattr(config, section)
+        if component is not None:
+            parts[section] = _component_spec(plugins, section, component)
     spec = RunSpec(
         dataset=DatasetSpec(name=task.data.name, version=task.data.version),
         protocol=config.protocol.model_dump(mode="json", exclude={"candidates_file"}),
@@ -197,6 +202,31 @@ def build_metrics(names: tuple[str, ...], plugins: Plugins) -> list[Metric]:
     return metrics
 
 
+def _shown(
+    config: RunConfig, cls: type[Any], options: ComponentConfig
+) -> tuple[RunConfig, tuple[str, ...]]:
+    """Return the config as this model sees it, and the sections of what the model is shown.
+
+    What a model is not shown is no part of its run.
+    """
+    if cls.reads_instructions:
+        return _with_instructions(config, cls, options), ("instructions", "encoder", "vectors")
+    changed: dict[str, Any] = {"permutations": 1}
+    reads = modality_sections(cls)
+    if all(getattr(config, section) is None for section in reads):
+        defaults: Mapping[str, str] = getattr(cls, "default_vectors", {})
+        changed |= {s: Component(name=n) for s, n in defaults.items() if s in reads}
+    if "vectors" not in reads:
+        changed["images"] = "real"
+    return config.model_copy(update=changed), reads
+
+
+def modality_sections(recommender: type[Any]) -> tuple[str, ...]:
+    """Return the sections of a run whose vectors a model reads; see `ReadsModalities`."""
+    wanted = getattr(recommender, "reads_modalities", ())
+    return tuple(section for section, kind in MODALITIES.items() if kind in wanted)
+
+
 def _with_instructions(config: RunConfig, cls: type[Any], options: ComponentConfig) -> RunConfig:
     """Fill in the instruction builder where the user named none."""
     if config.instructions.name:
@@ -208,7 +238,7 @@ def _with_instructions(config: RunConfig, cls: type[Any], options: ComponentConf
 
 def registry_of(section: str) -> str:
     """Return which registry a section's names belong to."""
-    return "encoder" if section == "vectors" else section
+    return "encoder" if section in MODALITIES else section
 
 
 def _component_spec(plugins: Plugins, section: str, component: Component) -> ComponentSpec:

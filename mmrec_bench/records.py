@@ -21,6 +21,16 @@ SCHEMA_VERSION = 1
 _PACKAGES = ("mmrec-bench", "numpy", "pillow", "torch", "transformers", "peft", "sentencepiece")
 
 
+_JOINED_LATER = (
+    "vectors",
+    "text_vectors",
+    "audio_vectors",
+    "images",
+    "permutations",
+    "transfer",
+)
+
+
 class _Value(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,6 +67,8 @@ class RunSpec(_Value):
     seed: int
     limit_cases: int | None
     vectors: ComponentSpec | None = None
+    text_vectors: ComponentSpec | None = None
+    audio_vectors: ComponentSpec | None = None
     images: str = "real"
     permutations: int = 1
     transfer: dict[str, Any] | None = None
@@ -69,7 +81,7 @@ class RunSpec(_Value):
         the same id as before.
         """
         values = self.model_dump(mode="json")
-        for name in ("vectors", "images", "permutations", "transfer"):
+        for name in _JOINED_LATER:
             if values[name] == type(self).model_fields[name].default:
                 del values[name]
         return fingerprint(values)

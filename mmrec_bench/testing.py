@@ -12,7 +12,7 @@ Needs pytest (`pip install pytest`).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pytest
 
 from mmrec_bench import protocol
 from mmrec_bench.config import ComponentConfig, ProtocolConfig
-from mmrec_bench.evaluation import rank, validate
+from mmrec_bench.evaluation import rank, validate, validate_by
 from mmrec_bench.examples import TrainingExamples
 from mmrec_bench.interfaces import (
     Dataset,
@@ -33,6 +33,7 @@ from mmrec_bench.interfaces import (
 from mmrec_bench.types import (
     Catalog,
     DataCard,
+    FloatArray,
     Interactions,
     Outcomes,
     Queries,
@@ -89,6 +90,7 @@ def toy_training_data(
     *,
     builder: InstructionBuilder | None = None,
     config: ProtocolConfig | None = None,
+    modalities: Mapping[str, FloatArray] | None = None,
     device: str = "cpu",
 ) -> TrainingData:
     """Return what a recommender learns from on a toy split."""
@@ -100,13 +102,25 @@ def toy_training_data(
         catalog=split.catalog,
         validation=split.validation.queries,
         validate=lambda scores: validate(scores, split.validation),
+        validate_by=lambda score: validate_by(score, split.validation, len(split.catalog)),
         examples=examples,
         n_examples=len(examples),
         builder=builder,
         users=split.users,
+        modalities=modalities or {},
         device=device,
         scratch=scratch,
     )
+
+
+def toy_vectors(catalog: Catalog, *, size: int = 8, seed: int = 0) -> FloatArray:
+    """Return (N, size) float32: noise around a vector an attribute; every ninth row is NaN."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(len(_MATERIALS), size))
+    material = [_MATERIALS.index(item.attributes["material"]) for item in catalog]
+    vectors = (centres[material] + 0.1 * rng.normal(size=(len(catalog), size))).astype(np.float32)
+    vectors[8::9] = np.nan
+    return vectors
 
 
 def check_config_round_trip(component: Any) -> None:  # noqa: ANN401 - any component
@@ -138,7 +152,12 @@ class RecommenderTests:
     @pytest.fixture
     def data(self, split: Split, tmp_path: Path) -> TrainingData:
         """Return training data of the toy split."""
-        return toy_training_data(split, tmp_path / "scratch", builder=self.builder())
+        modalities = {
+            name: toy_vectors(split.catalog, seed=number)
+            for number, name in enumerate(getattr(type(self.make()), "reads_modalities", ()))
+        }
+        scratch = tmp_path / "scratch"
+        return toy_training_data(split, scratch, builder=self.builder(), modalities=modalities)
 
     @pytest.fixture
     def fitted(self, data: TrainingData) -> Recommender:

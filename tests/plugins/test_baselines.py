@@ -26,6 +26,7 @@ def data_of(folder: Path, n_items: int = N_ITEMS) -> TrainingData:
         catalog=Catalog(Vocabulary(names), names),
         validation=Queries(np.zeros(0, np.int32), Ragged.from_rows([])),
         validate=lambda _: 0.0,
+        validate_by=lambda _: 0.0,
         examples=lambda _: iter(()),
         n_examples=0,
         builder=None,

@@ -144,6 +144,7 @@ def training_data(
         catalog=catalog(),
         validation=queries,
         validate=lambda scores: ndcg(scores, targets),
+        validate_by=lambda score: ndcg(score(queries), targets),
         examples=shop,
         n_examples=shop.per_epoch,
         builder=Ranking(Ranking.Config()),

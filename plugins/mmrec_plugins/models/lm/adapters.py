@@ -32,7 +32,7 @@ from mmrec_plugins.models.lm.prefix_cache import (
     disable_prefix_checkpointing,
     enable_prefix_checkpointing,
 )
-from mmrec_plugins.models.lm.tensors import read_tensors, shapes
+from mmrec_plugins.models.tensors import read_tensors, shapes
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 SETTINGS_FILE = "adapter_config.json"

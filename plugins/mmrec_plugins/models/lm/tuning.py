@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mmrec_bench.errors import ModelError
 from mmrec_bench.progress import progress
+from mmrec_plugins.models.checkpoints import read_checkpoint, write_checkpoint
 from mmrec_plugins.models.lm.adapters import (
     disable_checkpointing,
     enable_checkpointing,
@@ -28,7 +29,6 @@ from mmrec_plugins.models.lm.adapters import (
     trainable,
     untuned,
 )
-from mmrec_plugins.models.lm.checkpoints import read_checkpoint, write_checkpoint
 from mmrec_plugins.models.lm.encoding import R, micro_batches
 from mmrec_plugins.models.lm.losses import LossFunction
 from mmrec_plugins.models.lm.visual import ATTRIBUTE

@@ -41,7 +41,7 @@ from transformers import PreTrainedModel
 from mmrec_bench.errors import ModelError
 from mmrec_bench.files import atomic_write
 from mmrec_bench.types import BoolArray, FloatArray
-from mmrec_plugins.models.lm.tensors import read_tensors
+from mmrec_plugins.models.tensors import read_tensors
 
 VISUAL_FILE = "visual_tokens.safetensors"
 
