@@ -1,21 +1,26 @@
 import gzip
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from mmrec_bench.errors import DataFormatError
 from mmrec_plugins.datasets.amazon_sample import (
+    BACKDROPS,
     COLOURS,
     PATTERNS,
     SHAPES,
     STRENGTH,
+    draw_picture,
     draw_sample,
     write_sample,
 )
 
-SIZES = {"n_users": 400, "n_items": 300}
+SIZES: dict[str, Any] = {"n_users": 400, "n_items": 300}
 
 
 def read(path: Path) -> list[dict[str, object]]:
@@ -126,3 +131,22 @@ def test_nothing_is_left_behind_when_writing_fails(
 def test_impossible_sizes_are_named() -> None:
     with pytest.raises(ValueError, match="n_items 5"):
         draw_sample(seed=0, n_users=100, n_items=5)
+
+
+def test_backdrops_change_tastes_and_nothing_else_of_an_item() -> None:
+    plain = draw_sample(seed=3, n_users=200, n_items=150)
+    tinted = draw_sample(seed=3, n_users=200, n_items=150, backdrops=True)
+    assert [item.values for item in plain.items] == [item.values for item in tinted.items]
+    assert all(item.backdrop is None for item in plain.items)
+    backdrop = np.array([item.backdrop for item in tinted.items])
+    taken = [np.bincount(backdrop[list(row)]) for row in tinted.histories if row]
+    # Of what one user took, the commonest backdrop has far more than its quarter.
+    assert np.mean([counts.max() / counts.sum() for counts in taken]) > 0.6
+
+
+@pytest.mark.parametrize("number", range(len(BACKDROPS)))
+def test_a_backdrop_is_the_ground_of_the_picture(number: int) -> None:
+    rng = np.random.default_rng(0)
+    drawn = draw_picture("red", "round", "plain", rng=rng, backdrop=number)
+    corner = np.asarray(PIL.Image.open(io.BytesIO(drawn)))[3, 3].astype(int)
+    assert np.abs(corner - BACKDROPS[number]).max() < 16

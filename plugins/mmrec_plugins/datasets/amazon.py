@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 import numpy as np
 from pydantic import Field
 
-from mmrec_bench.config import ComponentConfig
+from mmrec_bench.config import ComponentConfig, added
 from mmrec_bench.download import DownloadError, download
 from mmrec_bench.errors import ConfigError, DataFormatError, StorageError
 from mmrec_bench.images import check_image
@@ -86,6 +86,11 @@ class Amazon:
         sample_seed: int = Field(0, ge=0, description="seed of the embedded sample")
         sample_users: int | None = Field(None, ge=1, description="users of the embedded sample")
         sample_items: int | None = Field(None, ge=1, description="items of the embedded sample")
+        sample_backdrops: bool = added(
+            default=False,
+            description="the embedded sample's photos have tinted backdrops, which users prefer "
+            "and no encoder's words name",
+        )
         urls: tuple[str, ...] = Field(
             (), description="addresses to fetch from, with {category}; default: the publisher's"
         )
@@ -137,17 +142,17 @@ class Amazon:
 
         wanted = {"n_users": self.config.sample_users, "n_items": self.config.sample_items}
         sizes = {name: size for name, size in wanted.items() if size is not None}
-        seed = self.config.sample_seed
+        seed, backdrops = self.config.sample_seed, self.config.sample_backdrops
+        name = "amazon-sample-backdrops" if backdrops else "amazon-sample"
         key = "-".join([f"g{amazon_sample.GENERATOR}", f"s{seed}", *map(str, sizes.values())])
-        folder = cache_dir() / "datasets" / f"amazon-sample-{key}"
+        folder = cache_dir() / "datasets" / f"{name}-{key}"
         log.warning(
-            "no Amazon data in %s: using the embedded, generated amazon-sample (seed %d); for real "
-            "data: mmrec-bench data fetch amazon --category Gift_Cards",
-            root,
-            seed,
+            "no Amazon data in %s: using the embedded, generated %s (seed %d); for real data: "
+            "mmrec-bench data fetch amazon --category Gift_Cards",
+            *(root, name, seed),
         )
         try:
-            amazon_sample.write_sample(folder, seed=seed, **sizes)
+            amazon_sample.write_sample(folder, seed=seed, backdrops=backdrops, **sizes)
         except ValueError as error:
             raise ConfigError(f"dataset.sample_*: {error}") from None
         except OSError as error:
@@ -163,7 +168,7 @@ class Amazon:
             licence="that of mmrec-bench",
             notes=("generated: numbers on it say nothing about real shops",),
         )
-        return self._read(source, "amazon-sample", [folder / "images"], card)
+        return self._read(source, name, [folder / "images"], card)
 
     def _read(self, source: Source, name: str, folders: list[Path], card: DataCard) -> RecData:
         reasons = {**REVIEW_FAULTS, **META_FAULTS, **pictures.FAULTS}

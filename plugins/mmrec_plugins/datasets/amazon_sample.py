@@ -6,6 +6,8 @@ Generative model, all draws from one seeded generator:
   metadata, and a colour (7), a shape (5) and a pattern (4), which are drawn in its JPEG and
   written nowhere else. All are uniform and independent; no two items share a title. Popularity is
   log-normal (sigma 0.6). 5 % of the items have no picture.
+- **Backdrops** (an option). Every photo has one of 4 tinted backdrops, which users prefer like any
+  other attribute, and which no words of an encoder name: what only a picture itself can tell.
 - **Users.** Each prefers one value of every attribute but the noun, and three nouns. User u takes
   items one by one without replacement, P(i) proportional to popularity(i) x exp(sum of `STRENGTH`
   over the attributes where i has u's preferred value), 8 to 18 items a user.
@@ -45,6 +47,9 @@ NOUNS = ("mug", "lamp", "bowl", "box", "clock", "plate", "bag", "cushion", "vase
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
 SHAPES = ("round", "square", "triangular", "tall", "wide")
 PATTERNS = ("plain", "striped", "dotted", "checked")
+# The ground of a picture, where backdrops are asked for.
+BACKDROPS = ((247, 239, 224), (228, 237, 247), (231, 245, 228), (240, 240, 240))
+BACKDROP_STRENGTH = 3.5
 SLOTS = ("brand", "material", "noun", "colour", "shape", "pattern")
 # Log-odds of an item per matching attribute, in the order of `SLOTS`.
 STRENGTH = (2.0, 3.0, 0.5, 3.5, 2.0, 2.5)
@@ -89,11 +94,13 @@ class PlantedItem:
         asin: the item's id.
         values: one word for each of `SLOTS`; the last three are in the picture only.
         has_picture: whether a JPEG is written.
+        backdrop: number in `BACKDROPS`; None = a plain pale ground.
     """
 
     asin: str
     values: Values
     has_picture: bool
+    backdrop: int | None = None
 
     @property
     def title(self) -> str:
@@ -118,7 +125,7 @@ class Sample:
     histories: tuple[tuple[int, ...], ...]
 
 
-def draw_sample(*, seed: int, n_users: int, n_items: int) -> Sample:
+def draw_sample(*, seed: int, n_users: int, n_items: int, backdrops: bool = False) -> Sample:
     """Draw items, tastes and histories; see the module's docstring.
 
     Raises:
@@ -136,9 +143,15 @@ def draw_sample(*, seed: int, n_users: int, n_items: int) -> Sample:
     codes = np.concatenate([text, look], axis=1)
     has_picture = rng.random(n_items) >= 0.05
     numbers = rng.permutation(10**6)[:n_items]
+    # Drawn from a stream of its own, so that all else is the same with and without.
+    extra = np.random.default_rng([seed, GENERATOR, 2])
+    backdrop = extra.integers(0, len(BACKDROPS), n_items)
+    preferred = extra.integers(0, len(BACKDROPS), n_users)
     items = tuple(
-        PlantedItem(f"BS{number:08d}", _values(row), bool(seen))
-        for number, row, seen in zip(numbers, codes, has_picture, strict=True)
+        PlantedItem(f"BS{number:08d}", _values(row), bool(seen), ground if backdrops else None)
+        for number, row, seen, ground in zip(
+            numbers, codes, has_picture, backdrop.tolist(), strict=True
+        )
     )
     popularity = rng.normal(0, 0.6, n_items)
     tastes = np.stack([rng.integers(0, size, n_users) for size in _SIZES], axis=1)
@@ -146,6 +159,8 @@ def draw_sample(*, seed: int, n_users: int, n_items: int) -> Sample:
     nouns = (codes[None, :, 2] - tastes[:, None, 2]) % len(NOUNS) < 3
     matches[:, :, 2] = nouns
     logits = popularity + matches @ np.array(STRENGTH)
+    if backdrops:
+        logits += BACKDROP_STRENGTH * (backdrop[None] == preferred[:, None])
     # Gumbel top-k: the best perturbed logits are a draw without replacement. Their order is
     # shuffled, else the last items, which are the test cases, would be what the taste left over.
     order = np.argsort(-(logits + rng.gumbel(size=logits.shape)), axis=1)
@@ -176,7 +191,9 @@ def _five_core(histories: list[list[int]], n_items: int) -> tuple[tuple[int, ...
         histories = kept
 
 
-def write_sample(folder: Path, *, seed: int, n_users: int = 400, n_items: int = 300) -> None:
+def write_sample(
+    folder: Path, *, seed: int, n_users: int = 400, n_items: int = 300, backdrops: bool = False
+) -> None:
     """Write `Sample_5.json.gz`, `meta_Sample.json.gz` and `images/<asin>.jpg` into a new folder.
 
     The folder appears at once, by a rename, or not at all. The same arguments give the same bytes
@@ -187,9 +204,10 @@ def write_sample(folder: Path, *, seed: int, n_users: int = 400, n_items: int = 
         ValueError: see `draw_sample`.
     """
     mark = {"generator": GENERATOR, "seed": seed, "n_users": n_users, "n_items": n_items}
+    mark |= {"backdrops": 1} if backdrops else {}
     if _is_there(folder, mark):
         return
-    sample = draw_sample(seed=seed, n_users=n_users, n_items=n_items)
+    sample = draw_sample(seed=seed, n_users=n_users, n_items=n_items, backdrops=backdrops)
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -198,7 +216,7 @@ def write_sample(folder: Path, *, seed: int, n_users: int = 400, n_items: int = 
         _write_lines(new / f"meta_{CATEGORY}.json.gz", _metadata(sample, rng))
         (new / "images").mkdir()
         for item in sample.items:
-            picture = draw_picture(*item.values[3:], rng=rng)
+            picture = draw_picture(*item.values[3:], rng=rng, backdrop=item.backdrop)
             if item.has_picture:
                 (new / "images" / f"{item.asin}.jpg").write_bytes(picture)
         (new / "sample.json").write_text(json.dumps(mark) + "\n", encoding="utf-8")
@@ -298,8 +316,22 @@ def _metadata(sample: Sample, rng: np.random.Generator) -> Iterable[dict[str, ob
 # Pictures --------------------------------------------------------------------------------------
 
 
-def draw_picture(colour: str, shape: str, pattern: str, *, rng: np.random.Generator) -> bytes:
+def draw_picture(
+    colour: str,
+    shape: str,
+    pattern: str,
+    *,
+    rng: np.random.Generator,
+    backdrop: int | None = None,
+) -> bytes:
     """Draw one product photo: a shape of one colour with a darker pattern on a pale ground.
+
+    Args:
+        colour: one of `COLOURS`.
+        shape: one of `SHAPES`.
+        pattern: one of `PATTERNS`.
+        rng: of what differs between two photos of the same.
+        backdrop: number in `BACKDROPS`; None = a plain pale ground.
 
     Returns:
         A JPEG of 128 x 128 pixels.
@@ -308,7 +340,10 @@ def draw_picture(colour: str, shape: str, pattern: str, *, rng: np.random.Genera
     side = _SIDE * scale
     base = np.clip(np.array(_RGB[colour]) + rng.integers(-9, 10, 3), 0, 255)
     dark = (base * 0.5).astype(int)
-    ground = tuple(int(v) for v in rng.integers(238, 252) + rng.integers(-3, 4, 3))
+    tint = rng.integers(238, 252) + rng.integers(-3, 4, 3)
+    if backdrop is not None:
+        tint = np.array(BACKDROPS[backdrop]) + (tint - 245) // 2
+    ground = tuple(int(v) for v in tint)
     mask = Image.new("L", (side, side), 0)
     _draw_shape(ImageDraw.Draw(mask), shape, side, rng)
     mask = mask.rotate(float(rng.uniform(-6, 6)), Image.Resampling.BILINEAR)

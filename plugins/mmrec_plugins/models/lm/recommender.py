@@ -138,19 +138,17 @@ class LanguageModelRecommender:
         self._load(data)
         if self.config.adapter != "none":
             self._attach(data, seed)
-        visual = self._see(data, seed)
+        visual, carried_over = self._see(data, seed), None
         if visual is not None:
-            align(
-                visual,
-                data.examples,
-                n_steps=self.config.visual_alignment_steps or 0,
-                seed=seed,
-            )
+            n_steps = self.config.visual_alignment_steps or 0
+            carried_over = align(visual, data.examples, n_steps=n_steps, seed=seed)
         if self.config.adapter == "none" and visual is None:
             return
         fitting = Fitting(self.config, self._backbone, self._answering, data, seed, corpus)
         self._history = fitting.run(self._ready())
         self._fitting_facts = fitting.facts(self._history)
+        if carried_over is not None:
+            self._fitting_facts["visual_alignment_auc"] = carried_over
         log.info(
             "tuned for %d steps; kept the adapter of step %d (validation ndcg@10 %.4f)",
             self._history.step,
