@@ -193,6 +193,21 @@ def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
         features(tmp_path, ids=tmp_path / "ids.txt")
 
 
+def test_a_file_is_also_looked_for_in_the_folder_of_the_data_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "data" / "set").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("MMREC_DATA", str(tmp_path / "data"))
+    np.save(tmp_path / "data" / "set" / "table.npy", np.ones((2, 3), np.float32))
+    found = Features(Features.Config(file=Path("set/table.npy")))
+    assert found.encode([Item(0, "1", "")]).shape == (1, 3)
+    assert found.fingerprint()
+    with pytest.raises(DataMissingError, match=r"other\.npy or .*data/other\.npy is not there"):
+        Features(Features.Config(file=Path("other.npy")))
+
+
 def test_the_file_must_be_named() -> None:
     with pytest.raises(ValidationError, match="file"):
         Features.Config.model_validate({})

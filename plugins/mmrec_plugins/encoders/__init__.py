@@ -31,6 +31,12 @@ def mmrec_register_encoders() -> list[Entry]:
             "image embeddings by a SigLIP model (hub id or folder an option); safetensors only",
         ),
         Entry(
+            "minilm",
+            "mmrec_plugins.encoders.minilm:MiniLM",
+            "sentence vectors of the items' words by MiniLM, weights packaged, or a local folder",
+            extra="mmrec-bench[minilm]",
+        ),
+        Entry(
             "features",
             "mmrec_plugins.encoders.features:Features",
             "vectors from a .npy file, one row an item; for items with no picture file as well",

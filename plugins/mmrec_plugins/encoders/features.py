@@ -12,6 +12,7 @@ from pydantic import Field
 
 from mmrec_bench.config import ComponentConfig, operational
 from mmrec_bench.errors import ConfigError, DataFormatError, DataMissingError
+from mmrec_bench.paths import data_root
 from mmrec_bench.types import FloatArray, Item
 
 
@@ -29,7 +30,11 @@ class Features:
         """Options of `features`."""
 
         # Where the files lie is no part of a run's identity; their content is, by the fingerprint.
-        file: Path = operational(..., description="`.npy` of (n, D) numbers, one row an item")
+        file: Path = operational(
+            ...,
+            description="`.npy` of (n, D) numbers, one row an item; from the current folder, or "
+            "from the one in MMREC_DATA",
+        )
         ids: Path | None = operational(
             None,
             description="item ids of the rows: a text file with one a line, or a JSON list; None = "
@@ -125,12 +130,18 @@ def _read_ids(path: Path, n_rows: int) -> Mapping[str, int]:
 
 
 def _present(path: Path) -> Path:
+    """Return where a file lies: from the current folder, or from the folder of the data sets."""
     path = path.expanduser()
-    if not path.is_file():
-        raise DataMissingError(f"{path} is not there; -o vectors.file and vectors.ids name files")
-    return path
+    places = [path] if path.is_absolute() else [path, data_root() / path]
+    for place in places:
+        if place.is_file():
+            return place
+    raise DataMissingError(
+        f"{' or '.join(map(str, places))} is not there; -o vectors.file and vectors.ids name "
+        "files, from the current folder or from the one in MMREC_DATA"
+    )
 
 
 def _hash(path: Path) -> str:
-    with path.expanduser().open("rb") as file:
+    with _present(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -1,0 +1,261 @@
+"""Runs beside one another on the same cases: which differences are real.
+
+Runs that differ in their seed alone are one row: their per-case values are averaged before they are
+paired, and the spread over seeds is told apart from that over cases.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmrec_bench.cases import CaseTable, read_cases
+from mmrec_bench.errors import ProtocolError, StorageError
+from mmrec_bench.records import RunRecord, RunSpec
+from mmrec_bench.statistics import PairedTest, Spread, holm, paired_test, spread
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one model with the same options and other seeds.
+
+    Attributes:
+        title: model and backbone, with what tells it apart from groups of the same title.
+        records: one a seed, by seed.
+        cases: per-case values of each.
+    """
+
+    title: str
+    records: tuple[RunRecord, ...]
+    cases: tuple[CaseTable, ...]
+
+    def values(self, metric: str) -> NDArray[np.float64]:
+        """Return (S, B) per-case values of the seeds."""
+        return np.stack([one.values[metric] for one in self.cases])
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One group less another in one metric.
+
+    Attributes:
+        metric: its name.
+        a: title of the one.
+        b: title of the other.
+        test: paired over cases, seeds averaged.
+        p_holm: p_bootstrap corrected for all pairs of this metric.
+        better: title of the better one, or None where the corrected p-value is not below the level.
+    """
+
+    metric: str
+    a: str
+    b: str
+    test: PairedTest
+    p_holm: float
+    better: str | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups of runs on the same cases, and every pair of them.
+
+    Attributes:
+        groups: best first by the first metric.
+        metrics: names, those that all runs have case by case.
+        spreads: (metric, title) -> where its noise comes from.
+        pairs: metric by metric, pairs in the order of the groups.
+        n_cases: cases.
+    """
+
+    groups: tuple[Group, ...]
+    metrics: tuple[str, ...]
+    spreads: Mapping[tuple[str, str], Spread]
+    pairs: tuple[Pair, ...]
+    n_cases: int
+
+
+def variant(spec: RunSpec) -> str:
+    """Name everything of a run but its seed: runs of one variant are seeds of one row."""
+    return spec.model_copy(update={"seed": 0}).hash
+
+
+def check_comparable(specs: Sequence[RunSpec]) -> None:
+    """Check that runs met the same cases.
+
+    Raises:
+        ProtocolError: names the first difference of the first run that differs.
+    """
+    first = specs[0]
+    for other in specs[1:]:
+        for name, ours, theirs in _facets(first, other):
+            if ours != theirs:
+                raise ProtocolError(
+                    f"{first.run_id} and {other.run_id} did not meet the same cases: {name} is "
+                    f"{ours!r} and {theirs!r}"
+                )
+
+
+def _facets(a: RunSpec, b: RunSpec) -> list[tuple[str, Any, Any]]:
+    """List what decides a run's cases: (name, of a, of b), the telling ones first."""
+    facets: list[tuple[str, Any, Any]] = [
+        ("dataset", a.dataset.name, b.dataset.name),
+        ("dataset version", a.dataset.version[:12], b.dataset.version[:12]),
+    ]
+    facets += [
+        (f"protocol.{name}", a.protocol.get(name), b.protocol.get(name))
+        for name in sorted({*a.protocol, *b.protocol})
+    ]
+    facets += [
+        ("limit_cases", a.limit_cases, b.limit_cases),
+        ("transfer", a.transfer, b.transfer),
+        ("the hash of the candidate sets", a.candidates_hash[:12], b.candidates_hash[:12]),
+    ]
+    return facets
+
+
+def load_groups(records: Sequence[RunRecord], results: Path) -> list[Group]:
+    """Read per-case values and put seeds of one variant together.
+
+    Raises:
+        ProtocolError: the runs did not meet the same cases.
+        StorageError: per-case values are missing, torn, or of other cases.
+    """
+    unique = {record.run_id: record for record in records}
+    check_comparable([record.spec for record in unique.values()])
+    groups: dict[str, list[RunRecord]] = {}
+    for record in unique.values():
+        groups.setdefault(variant(record.spec), []).append(record)
+    found, users = [], None
+    for members in groups.values():
+        members.sort(key=lambda record: record.spec.seed)
+        tables = tuple(read_cases(results, record.run_id) for record in members)
+        for record, table in zip(members, tables, strict=True):
+            users = table.users if users is None else users
+            if not np.array_equal(users, table.users):
+                raise StorageError(
+                    f"the per-case values of {record.run_id} are of other users; evaluate it again"
+                )
+        found.append(Group(members[0].title, tuple(members), tables))
+    return _told_apart(found)
+
+
+def _told_apart(groups: list[Group]) -> list[Group]:
+    """Add to equal titles the options in which the groups differ."""
+    titles = [group.title for group in groups]
+    flat = [_flat(group.records[0].spec) for group in groups]
+    found = []
+    for group, own in zip(groups, flat, strict=True):
+        rivals = [other for title, other in zip(titles, flat, strict=True) if title == group.title]
+        varied = {
+            key for other in rivals for key in {*own, *other} if own.get(key) != other.get(key)
+        }
+        marks = [f"{key}={own[key]}" for key in sorted(varied) if key in own]
+        found.append(replace(group, title=" ".join([group.title, *marks])))
+    return found
+
+
+def _flat(spec: RunSpec) -> dict[str, object]:
+    """Return what may differ between rows of one model, as short names."""
+    flat: dict[str, object] = dict(spec.model.options)
+    for section in ("instructions", "encoder", "vectors", "text_vectors", "audio_vectors"):
+        part = getattr(spec, section)
+        if part is not None:
+            flat[section] = part.name
+            flat |= {f"{section}.{key}": value for key, value in part.options.items()}
+    flat |= {"images": spec.images, "permutations": spec.permutations}
+    if spec.model.fingerprint:
+        flat["weights"] = spec.model.fingerprint[:8]
+    return flat
+
+
+def compare(
+    groups: Sequence[Group],
+    metrics: Sequence[str] = (),
+    *,
+    baseline: str | None = None,
+    level: float = 0.05,
+    seed: int = 0,
+) -> Comparison:
+    """Test every pair of groups, or each against a baseline.
+
+    Args:
+        groups: at least two, on the same cases.
+        metrics: which; () = the first that all have.
+        baseline: title of the group that the others are compared with; None = every pair.
+        level: a corrected p-value below it is called a difference.
+        seed: of the bootstrap.
+
+    Raises:
+        StorageError: fewer than two groups, or a metric that a run has no per-case values of.
+    """
+    if len(groups) < 2:
+        raise StorageError(
+            "nothing to compare: the runs are seeds of one model; name a run of another"
+        )
+    names = tuple(metrics) or _shared(groups)[:1]
+    for name in names:
+        for group in groups:
+            if missing := [
+                record.run_id
+                for record, table in zip(group.records, group.cases, strict=True)
+                if name not in table.values
+            ]:
+                raise StorageError(
+                    f"{missing[0]} has no {name} of each case; run `mmrec-bench evaluate "
+                    f"{missing[0]} --metrics {name}`, or choose among {', '.join(_shared(groups))}"
+                )
+    spreads = {
+        (name, group.title): spread(group.values(name)) for name in names for group in groups
+    }
+    ordered = sorted(groups, key=lambda group: _order(group, names[0], spreads))
+    pairs = [
+        pair
+        for name in names
+        for pair in _pairs(ordered, name, baseline=baseline, level=level, seed=seed)
+    ]
+    return Comparison(tuple(ordered), names, spreads, tuple(pairs), len(groups[0].cases[0]))
+
+
+def _shared(groups: Sequence[Group]) -> tuple[str, ...]:
+    """Return the metrics that all runs have case by case, in the first record's order."""
+    have = [set(table.values) for group in groups for table in group.cases]
+    shared = set.intersection(*have)
+    return tuple(name for name in groups[0].records[0].metrics if name in shared)
+
+
+def _order(
+    group: Group, metric: str, spreads: Mapping[tuple[str, str], Spread]
+) -> tuple[float, str]:
+    mean = spreads[metric, group.title].mean
+    if math.isnan(mean):
+        return math.inf, group.title
+    return (-mean if _higher_is_better(group, metric) else mean), group.title
+
+
+def _higher_is_better(group: Group, metric: str) -> bool:
+    one = group.records[0].metrics.get(metric)
+    return one is None or one.higher_is_better
+
+
+def _pairs(
+    groups: Sequence[Group], metric: str, *, baseline: str | None, level: float, seed: int
+) -> list[Pair]:
+    means = {group.title: group.values(metric).mean(axis=0) for group in groups}
+    chosen = [
+        (a, b)
+        for a, b in combinations(groups, 2)
+        if baseline is None or baseline in (a.title, b.title)
+    ]
+    tests = [paired_test(means[a.title], means[b.title], seed=seed) for a, b in chosen]
+    corrected = holm([test.p_bootstrap for test in tests])
+    found = []
+    for (a, b), test, p in zip(chosen, tests, corrected, strict=True):
+        a_wins = (test.difference > 0) == _higher_is_better(a, metric)
+        better = (a.title if a_wins else b.title) if p < level else None
+        found.append(Pair(metric, a.title, b.title, test, p, better))
+    return found
