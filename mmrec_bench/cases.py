@@ -1,8 +1,13 @@
-"""Per-case values of a run on disk: what comparisons and pages are made of."""
+"""Per-case values of a run, kept beside its record: what comparisons and tables are made of.
 
+They hold no user's and no item's id, so that they travel with the record where the data may not.
+"""
+
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +16,6 @@ from mmrec_bench.errors import StorageError
 from mmrec_bench.files import read_arrays, write_arrays
 from mmrec_bench.types import BoolArray, Int32Array, Int64Array, Measurement, Split
 
-FILE = "cases.npz"
 _VALUE = "value "
 """Before a metric's name in the file."""
 
@@ -21,21 +25,40 @@ class CaseTable:
     """What each case of a run came to, in case order.
 
     Attributes:
-        users: (B,) the data set's own user ids.
+        users_hash: of the users' ids, in order: two tables with the same one have the same cases.
         values: metric -> (B,) float64, NaN = undefined; metrics of whole lists are not here.
         history_length: (B,) int32 items of the history.
         popularity: (B,) int64 train interactions of the case's least popular target.
         pictured: (B,) bool: every target has a picture.
     """
 
-    users: NDArray[np.str_]
+    users_hash: str
     values: Mapping[str, NDArray[np.float64]]
     history_length: Int32Array
     popularity: Int64Array
     pictured: BoolArray
 
     def __len__(self) -> int:
-        return len(self.users)
+        return len(self.history_length)
+
+    @property
+    def hash(self) -> str:
+        """Return the hex SHA-256 of everything."""
+        found = hashlib.sha256()
+        for name, array in sorted(self.arrays().items()):
+            found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            found.update(np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the table as it stands in a file."""
+        return {
+            "users_hash": np.array(self.users_hash),
+            "history_length": self.history_length,
+            "popularity": self.popularity,
+            "pictured": self.pictured,
+            **{f"{_VALUE}{name}": values for name, values in self.values.items()},
+        }
 
 
 def case_table(split: Split, measured: Mapping[str, Measurement]) -> CaseTable:
@@ -44,55 +67,58 @@ def case_table(split: Split, measured: Mapping[str, Measurement]) -> CaseTable:
     counts = np.bincount(split.train.item, minlength=len(split.catalog))
     images = split.catalog.images or [()] * len(split.catalog)
     seen = np.array([bool(some) for some in images], np.bool_)
-    first = cases.targets.offsets[:-1]
+    first, targets = cases.targets.offsets[:-1], cases.targets.values
+    users = "\n".join(split.users[user] for user in cases.queries.user.tolist())
     return CaseTable(
-        users=np.array([split.users[user] for user in cases.queries.user.tolist()], np.str_),
+        users_hash=hashlib.sha256(users.encode()).hexdigest(),
         values={name: one.per_case for name, one in measured.items() if one.per_case is not None},
         history_length=cases.queries.history.lengths.astype(np.int32),
-        popularity=np.minimum.reduceat(counts[cases.targets.values], first),
-        pictured=np.logical_and.reduceat(seen[cases.targets.values], first),
+        popularity=np.minimum.reduceat(counts[targets], first),
+        pictured=np.logical_and.reduceat(seen[targets], first),
     )
 
 
-def write_cases(folder: Path, table: CaseTable) -> None:
-    """Write the table into a run's folder, whole or not at all."""
-    arrays: dict[str, NDArray[np.generic]] = {
-        "users": table.users,
-        "history_length": table.history_length,
-        "popularity": table.popularity,
-        "pictured": table.pictured,
-    }
-    arrays |= {f"{_VALUE}{name}": values for name, values in table.values.items()}
-    write_arrays(folder / FILE, arrays)
+def cases_path(record: Path) -> Path:
+    """Return where the per-case values of a record lie."""
+    return record.with_name(f"{record.stem}.cases.npz")
 
 
-def read_cases(results: Path, run_id: str) -> CaseTable:
-    """Read the per-case values of a run.
+def write_cases(record: Path, table: CaseTable) -> None:
+    """Write the table beside the record at this path, whole or not at all."""
+    write_arrays(cases_path(record), table.arrays(), compress=True)
+
+
+def read_cases(record: Path, expected_hash: str) -> CaseTable:
+    """Read the per-case values of a record.
+
+    Args:
+        record: its path.
+        expected_hash: as the record tells it; "" = written by a version that kept none.
 
     Raises:
-        StorageError: they are not here, or torn.
+        StorageError: they are not here, torn, or not those that the record was made with.
     """
-    path = results / "runs" / run_id / FILE
-    if not path.exists():
+    path, run_id = cases_path(record), record.stem
+    if not expected_hash or not path.exists():
         raise StorageError(
-            f"no per-case values of {run_id} at {path}; they stay on the machine that made them: "
-            f"run `mmrec-bench evaluate {run_id}` where its predictions are, or run it again here"
+            f"no per-case values of {run_id} at {path}; `mmrec-bench evaluate {run_id}` writes "
+            "them where the run's predictions are, else run it again"
         )
     arrays = read_arrays(path)
     try:
         table = CaseTable(
-            users=arrays["users"],
+            users_hash=str(arrays["users_hash"]),
             values={
-                name.removeprefix(_VALUE): values.astype(np.float64)
+                name.removeprefix(_VALUE): values
                 for name, values in arrays.items()
                 if name.startswith(_VALUE)
             },
-            history_length=arrays["history_length"].astype(np.int32),
-            popularity=arrays["popularity"].astype(np.int64),
-            pictured=arrays["pictured"].astype(np.bool_),
+            history_length=arrays["history_length"],
+            popularity=arrays["popularity"],
+            pictured=arrays["pictured"],
         )
     except KeyError as error:
-        raise StorageError(f"{path} has no {error}; run `mmrec-bench evaluate {run_id}`") from None
-    if any(column.shape != table.users.shape for column in arrays.values()):
-        raise StorageError(f"{path} has columns of different lengths; evaluate {run_id} again")
+        raise StorageError(f"{path} has no {error}; evaluate {run_id} again") from None
+    if table.hash != expected_hash:
+        raise StorageError(f"{path} was changed after it was written: its hash does not match")
     return table

@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,12 @@ from numpy.typing import NDArray
 
 from mmrec_bench.cases import CaseTable, read_cases
 from mmrec_bench.errors import ProtocolError, StorageError
-from mmrec_bench.records import RunRecord, RunSpec
+from mmrec_bench.records import RunRecord, RunSpec, Stored
 from mmrec_bench.statistics import PairedTest, Spread, holm, paired_test, spread
+
+_MARKS = 4
+_MARK_LENGTH = 24
+"""Options that tell two rows of one title apart: so many, so long."""
 
 
 @dataclass(frozen=True)
@@ -118,45 +121,76 @@ def _facets(a: RunSpec, b: RunSpec) -> list[tuple[str, Any, Any]]:
     return facets
 
 
-def load_groups(records: Sequence[RunRecord], results: Path) -> list[Group]:
+def load_groups(stored: Sequence[Stored]) -> list[Group]:
     """Read per-case values and put seeds of one variant together.
 
     Raises:
         ProtocolError: the runs did not meet the same cases.
         StorageError: per-case values are missing, torn, or of other cases.
     """
-    unique = {record.run_id: record for record in records}
-    check_comparable([record.spec for record in unique.values()])
-    groups: dict[str, list[RunRecord]] = {}
-    for record in unique.values():
-        groups.setdefault(variant(record.spec), []).append(record)
-    found, users = [], None
+    unique = {one.record.run_id: one for one in stored}
+    check_comparable([one.record.spec for one in unique.values()])
+    groups: dict[str, list[Stored]] = {}
+    for one in unique.values():
+        groups.setdefault(variant(one.record.spec), []).append(one)
+    found = []
     for members in groups.values():
-        members.sort(key=lambda record: record.spec.seed)
-        tables = tuple(read_cases(results, record.run_id) for record in members)
-        for record, table in zip(members, tables, strict=True):
-            users = table.users if users is None else users
-            if not np.array_equal(users, table.users):
+        members.sort(key=lambda one: one.record.spec.seed)
+        tables = tuple(read_cases(one.path, one.record.cases) for one in members)
+        records = tuple(one.record for one in members)
+        found.append(Group(records[0].title, records, tables))
+    users = found[0].cases[0].users_hash
+    for group in found:
+        for record, table in zip(group.records, group.cases, strict=True):
+            if table.users_hash != users:
                 raise StorageError(
                     f"the per-case values of {record.run_id} are of other users; evaluate it again"
                 )
-        found.append(Group(members[0].title, tuple(members), tables))
-    return _told_apart(found)
+    told = labels([group.records[0] for group in found])
+    return [replace(group, title=label) for group, label in zip(found, told, strict=True)]
 
 
-def _told_apart(groups: list[Group]) -> list[Group]:
-    """Add to equal titles the options in which the groups differ."""
-    titles = [group.title for group in groups]
-    flat = [_flat(group.records[0].spec) for group in groups]
+def labels(records: Sequence[RunRecord]) -> list[str]:
+    """Return the titles of records; equal ones are told apart by as few options as it takes.
+
+    What is still equal then ends with the beginning of its hash.
+    """
+    flat = [_flat(record.spec) for record in records]
     found = []
-    for group, own in zip(groups, flat, strict=True):
-        rivals = [other for title, other in zip(titles, flat, strict=True) if title == group.title]
-        varied = {
-            key for other in rivals for key in {*own, *other} if own.get(key) != other.get(key)
-        }
-        marks = [f"{key}={own[key]}" for key in sorted(varied) if key in own]
-        found.append(replace(group, title=" ".join([group.title, *marks])))
-    return found
+    for number, (record, own) in enumerate(zip(records, flat, strict=True)):
+        rivals = [
+            other
+            for place, (one, other) in enumerate(zip(records, flat, strict=True))
+            if place != number and one.title == record.title
+        ]
+        found.append(" ".join([record.title, *_marks(own, rivals)]))
+    return [
+        f"{label} {variant(record.spec)[:6]}" if found.count(label) > 1 else label
+        for label, record in zip(found, records, strict=True)
+    ]
+
+
+def _marks(own: dict[str, object], rivals: list[dict[str, object]]) -> list[str]:
+    """Return options that tell one row from its rivals, those first that tell most of them."""
+    marks: list[str] = []
+    while rivals and len(marks) < _MARKS:
+        told = {key: sum(_differ(own, other, key) for other in rivals) for key in own}
+        key = max(told, key=lambda name: (told[name], name == "images", name))
+        if not told[key]:
+            break
+        marks.append(f"{key}={_short(own[key])}")
+        rivals = [other for other in rivals if not _differ(own, other, key)]
+    return marks
+
+
+def _differ(own: dict[str, object], other: dict[str, object], key: str) -> bool:
+    """Say whether both have the option, with other values: versions add options."""
+    return key in other and own[key] != other[key]
+
+
+def _short(value: object) -> str:
+    text = "-" if value is None else str(value)
+    return text if len(text) <= _MARK_LENGTH else f"{text[: _MARK_LENGTH - 1]}…"
 
 
 def _flat(spec: RunSpec) -> dict[str, object]:

@@ -10,7 +10,8 @@ Letters: B cases, T targets; per group b better candidates, g members, m targets
 """
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from functools import cached_property
+from typing import Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from mmrec_bench.types import Int64Array, Ranks
 
 Ties = Literal["expected", "optimistic", "pessimistic"]
 Float64Array = NDArray[np.float64]
+_KEPT = "_tied_targets"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,17 @@ class TiedTargets:
 
     @classmethod
     def of(cls, ranks: Ranks) -> Self:
-        """Group the ranked targets; targets that a model left out are not here."""
+        """Group the ranked targets; targets that a model left out are not here.
+
+        Kept with the ranks: a dozen metrics look at the same groups.
+        """
+        known = vars(ranks).get(_KEPT)
+        if known is None:
+            known = vars(ranks)[_KEPT] = cls._grouped(ranks)
+        return cast("Self", known)
+
+    @classmethod
+    def _grouped(cls, ranks: Ranks) -> Self:
         rows = np.flatnonzero(ranks.ranked)
         rows = rows[np.lexsort((ranks.n_better[rows], ranks.case[rows]))]
         case = ranks.case[rows]
@@ -79,8 +91,9 @@ class TiedTargets:
             low = low + self.group - self.targets
         return low, low + 1
 
+    @cached_property
     def first(self) -> "TiedTargets":
-        """Return one target of each case's best group, cases without a ranked target left out."""
+        """One target of each case's best group, cases without a ranked target left out."""
         rows = np.flatnonzero((self.before == 0) & (self.within == 0))
         columns = (self.case, self.better, self.group, self.targets, self.within, self.before)
         return TiedTargets(self.n_cases, *(column[rows] for column in columns))
@@ -116,7 +129,7 @@ def hit_probability(ranks: Ranks, k: int, ties: Ties) -> Float64Array:
     A group that lies across place k holds s = k - b of its g members above the cut; it has no
     target there with probability C(g - m, s) / C(g, s) (hypergeometric).
     """
-    first = TiedTargets.of(ranks).first()
+    first = TiedTargets.of(ranks).first
     if ties != "expected":
         low, _ = first.spans(ties)
         return first.sum((low < k).astype(np.float64))
@@ -134,7 +147,7 @@ def first_reciprocal(ranks: Ranks, k: int, ties: Ties) -> Float64Array:
     In a group of g with m targets the best one is its j-th member with probability
     m / (g - j + 1) times the chance that the j - 1 before are no targets.
     """
-    first = TiedTargets.of(ranks).first()
+    first = TiedTargets.of(ranks).first
     if ties != "expected":
         low, _ = first.spans(ties)
         return first.sum(np.where(low < k, 1.0 / (low + 1), 0.0))

@@ -57,16 +57,16 @@ def command(
     the same cases are refused, and the first difference is named.
     """
     chosen = [*run_ids, *([baseline] if baseline else [])]
-    records = [find_record(results, run_id) for run_id in chosen]
-    groups = load_groups(records, results)
+    stored = [find_record(results, run_id) for run_id in chosen]
+    groups = load_groups(stored)
     title = None
     if baseline:
-        own = records[-1].run_id
+        own = stored[-1].record.run_id
         title = next(g.title for g in groups if own in {r.run_id for r in g.records})
     names = tuple(name.strip() for name in metrics.split(",")) if metrics else ()
     for name in names:
-        if name not in records[0].metrics:
-            raise UnknownNameError("metric", name, records[0].metrics)
+        if name not in stored[0].record.metrics:
+            raise UnknownNameError("metric", name, stored[0].record.metrics)
     found = compare(groups, names, baseline=title, level=level)
     if as_json:
         echo_json(_plain(_values(found)))

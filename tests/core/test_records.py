@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from mmrec_bench import leaderboard
 from mmrec_bench.errors import StorageError
 from mmrec_bench.records import (
     ComponentSpec,
@@ -104,43 +103,15 @@ def test_a_folder_without_records_says_so(tmp_path: Path) -> None:
         read_records(tmp_path)
 
 
-def rows_of(text: str) -> list[dict[str, str]]:
-    header, *lines = text.splitlines()
-    names = header.split(",")
-    return [dict(zip(names, line.split(","), strict=False)) for line in lines]
+def test_a_record_in_two_folders_counts_once(tmp_path: Path) -> None:
+    record = make_record(make_spec())
+    for name in ("a", "b"):
+        write_record(tmp_path / name, record)
+    assert [one.record for one in read_records(tmp_path / "a", tmp_path / "b")] == [record]
 
 
-def test_rows_are_ranked_within_a_protocol_only() -> None:
-    records = [
-        make_record(make_spec("a"), 0.2),
-        make_record(make_spec("b"), 0.9),
-        make_record(make_spec("c", n_candidates=100), 0.1),
-        make_record(make_spec("d", dataset="other"), 0.3),
-    ]
-    ranks = {row["model"]: row["rank"] for row in rows_of(leaderboard.to_csv(records))}
-    assert ranks == {"a": "2", "b": "1", "c": "1", "d": "1"}
-
-
-def test_equal_values_share_a_rank_and_undefined_is_last() -> None:
-    records = [make_record(make_spec(m), v) for m, v in (("a", 0.5), ("b", 0.5), ("c", None))]
-    ranks = {row["model"]: row["rank"] for row in rows_of(leaderboard.to_csv(records))}
-    assert ranks == {"a": "1", "b": "1", "c": "3"}
-
-
-def test_the_table_does_not_depend_on_the_order_of_records() -> None:
-    records = [make_record(make_spec(m), v) for m, v in (("a", 0.1), ("b", 0.7), ("c", 0.5))]
-    assert leaderboard.to_csv(records) == leaderboard.to_csv(records[::-1])
-
-
-def test_a_name_that_a_spreadsheet_would_run_is_quoted() -> None:
-    text = leaderboard.to_csv([make_record(make_spec("=cmd()"))])
-    assert ",'=cmd()," in text
-
-
-def test_a_table_is_stale_when_a_record_is_added(tmp_path: Path) -> None:
-    path = tmp_path / "board.csv"
-    first = [make_record(make_spec("a"))]
-    leaderboard.write(path, leaderboard.to_csv(first))
-    assert leaderboard.is_current(path, leaderboard.to_csv(first))
-    both = [*first, make_record(make_spec("b"))]
-    assert not leaderboard.is_current(path, leaderboard.to_csv(both))
+def test_two_records_of_one_run_with_other_numbers_are_refused(tmp_path: Path) -> None:
+    write_record(tmp_path / "a", make_record(make_spec(), 0.5))
+    write_record(tmp_path / "b", make_record(make_spec(), 0.6))
+    with pytest.raises(StorageError, match="records of one run with other numbers"):
+        read_records(tmp_path / "a", tmp_path / "b")
