@@ -143,7 +143,7 @@ def naive(model: nn.Module, request: ScoringRequest, *, lean: bool) -> FloatArra
 def harness(backbone: Backbone, request: ScoringRequest) -> Way | None:
     """Return lm-evaluation-harness's way, None where it is not installed."""
     try:
-        from lm_eval.models.huggingface import HFLM  # noqa: PLC0415 - optional
+        from lm_eval.models.huggingface import HFLM
     except ImportError:
         return None
     logging.getLogger("lm_eval").setLevel(logging.ERROR)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec_bench.errors import ModelError, ProtocolError
+from mmrec_bench import guard
+from mmrec_bench.errors import ModelError, PluginError, ProtocolError
 from mmrec_bench.interfaces import Metric
 from mmrec_bench.ranks import concat, take
 from mmrec_bench.ties import gain_sum
@@ -105,8 +106,8 @@ def rank(scores: FloatArray, cases: Cases, *, top_k: int = TOP_K) -> Ranks:
     counter = _Counter(min(step, len(cases)), scores.shape[1])
     blocks = []
     for start in range(0, len(cases), step):
-        rows = np.arange(start, min(start + step, len(cases)))
-        blocks.append(_rank_block(scores[start : start + step], cases.take(rows), top_k, counter))
+        block = cases.slice(start, min(start + step, len(cases)))
+        blocks.append(_rank_block(scores[start : start + step], block, top_k, counter))
     return concat(blocks)
 
 
@@ -130,7 +131,7 @@ def validate_by(score: Callable[[Queries], Scores], cases: Cases, n_items: int) 
     step = max(1, BLOCK // (n_items if candidates is None else candidates.shape[1]))
     values = [np.zeros(0)]
     for start in range(0, len(cases), step):
-        block = cases.take(np.arange(start, min(start + step, len(cases))))
+        block = cases.slice(start, min(start + step, len(cases)))
         values.append(_ndcg(score(block.queries), block))
     return Measurement.mean(np.concatenate(values)).value
 
@@ -144,8 +145,26 @@ def _ndcg(scores: Scores, cases: Cases) -> NDArray[np.float64]:
 
 
 def measurements(metrics: Iterable[Metric], outcomes: Outcomes) -> dict[str, Measurement]:
-    """Return each metric's measurement by name, per-case values included."""
-    return {metric.name: metric.measure(outcomes) for metric in metrics}
+    """Return each metric's measurement by name, per-case values included.
+
+    Raises:
+        PluginError: a metric raised, or gave something else than a Measurement of all cases.
+    """
+    return {metric.name: _measure(metric, outcomes) for metric in metrics}
+
+
+def _measure(metric: Metric, outcomes: Outcomes) -> Measurement:
+    with guard.calling("metric", metric.name, metric, "measure"):
+        measured = metric.measure(outcomes)
+    n = len(outcomes.ranks)
+    per_case = getattr(measured, "per_case", None)
+    if not isinstance(measured, Measurement) or (per_case is not None and per_case.shape != (n,)):
+        found = type(measured).__name__ if per_case is None else f"{per_case.shape} values"
+        raise PluginError(
+            f"metric {metric.name!r} of {guard.owner_of(metric)} gave {found} for {n} cases, "
+            f"expected a Measurement with ({n},) values or none"
+        )
+    return measured
 
 
 def only_valid(outcomes: Outcomes) -> Outcomes:
@@ -277,7 +296,9 @@ class _Counter:
 def _check_targets(cases: Cases, width: int) -> None:
     if cases.masked is not None:
         hidden = cases.masked.row_ids * width + cases.masked.values
-        n_hidden = int(np.isin(cases.targets.row_ids * width + cases.targets.values, hidden).sum())
+        keys = cases.targets.row_ids * width + cases.targets.values
+        hidden = np.append(np.sort(hidden), np.iinfo(np.int64).max)
+        n_hidden = int((hidden[np.searchsorted(hidden, keys)] == keys).sum())
         if n_hidden:
             raise ProtocolError(
                 f"{n_hidden} of {len(cases.targets.values)} targets are masked, so that no model "
@@ -298,8 +319,10 @@ def _rank_block(scores: FloatArray, cases: Cases, top_k: int, counter: _Counter)
         column: NDArray[np.integer] = cases.targets.values
         n_candidates = np.full(len(cases), width, np.int32)
         if cases.masked is not None:
-            hidden = np.unique(cases.masked.row_ids * width + cases.masked.values)
+            # Sorted and compared: np.unique hashes, which is many times slower.
+            hidden = np.sort(cases.masked.row_ids * width + cases.masked.values)
             scores.ravel()[hidden] = np.nan
+            hidden = hidden[np.diff(hidden, prepend=-1) > 0]
             n_candidates -= np.bincount(hidden // width, minlength=len(cases)).astype(np.int32)
     else:
         order = np.argsort(cases.queries.candidates, axis=1)
@@ -362,21 +385,15 @@ def _count(
 def _top(scores: FloatArray, columns: Int32Array | None, k: int) -> Int32Array:
     """Return (b, k) items with the highest scores, ties by item number, -1 = none.
 
-    The maxima of strided chunks of a row give a bound that at least k scores reach and that fewer
-    than k chunks exceed, so that few scores are left to sort.
+    The maxima of groups of a row give a bound that at least k scores reach and that fewer than k
+    groups exceed, so that few scores are left to sort.
     """
     n_rows, width = scores.shape
     top = np.full((n_rows, k), -1, np.int32)
     kept = min(k, width)
-    chunk = max(1, min(64, width // (4 * kept)))
-    n_chunks = -(-width // chunk)
-    maxima = scores[:, :n_chunks].copy()
-    for start in range(n_chunks, width, n_chunks):
-        stripe = scores[:, start : start + n_chunks]
-        into = maxima[:, : stripe.shape[1]]
-        np.fmax(into, stripe, out=into)
-    maxima[np.isnan(maxima)] = -np.inf
-    bound = np.partition(maxima, n_chunks - kept, axis=1)[:, n_chunks - kept]
+    maxima = _group_maxima(scores, 4 * kept)
+    n_groups = maxima.shape[1]
+    bound = np.partition(maxima, n_groups - kept, axis=1)[:, n_groups - kept]
     flat = np.flatnonzero(scores >= bound[:, None])
     row = flat // width
     value = scores.ravel()[flat]
@@ -391,6 +408,26 @@ def _top(scores: FloatArray, columns: Int32Array | None, k: int) -> Int32Array:
     row, column, place = row[first], column[first], place[first]
     top[row, place] = column if columns is None else columns[row, column]
     return top
+
+
+def _group_maxima(scores: FloatArray, at_least: int) -> FloatArray:
+    """Return (b, G) maxima of G >= `at_least` groups of each row, -inf for a group without any.
+
+    Rows are folded in half until they are short. A group with a NaN counts as one without scores,
+    which only lowers the bound that is made of them; where NaN leaves too few groups, it is
+    passed over instead, which is slower.
+    """
+    for fold in (np.maximum, np.fmax):
+        groups = scores
+        while groups.shape[1] >= 2 * at_least:
+            half = groups.shape[1] // 2
+            rest = groups[:, 2 * half :]
+            groups = fold(groups[:, :half], groups[:, half : 2 * half])
+            groups[:, : rest.shape[1]] = fold(groups[:, : rest.shape[1]], rest)
+        empty = np.isnan(groups)
+        if 2 * np.count_nonzero(empty) <= empty.size:
+            break
+    return np.where(empty, np.float32(-np.inf), groups)
 
 
 def _place(row: Int64Array, n_rows: int) -> Int64Array:

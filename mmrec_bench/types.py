@@ -98,6 +98,11 @@ class Ragged:
         """(n,) int64 row of each value."""
         return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
 
+    def slice(self, start: int, stop: int) -> "Ragged":
+        """Return rows `start` to `stop` as views of this one's values."""
+        offsets = self.offsets[start : stop + 1]
+        return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+
     def take(self, rows: Int64Array) -> "Ragged":
         """Return the chosen rows, in the order given, without a Python loop."""
         lengths = self.lengths[rows]
@@ -116,12 +121,15 @@ class Interactions:
         item: (n,) int32 number in the item vocabulary.
         timestamp: (n,) int64 Unix seconds; for data without times, the position in the user's row.
         rating: (n,) float32; 1.0 where the data set has none.
+        part: (n,) int8, 0 = train, 1 = validation, 2 = test, of a data set that is published
+            divided (protocol.split=given); None for all others.
     """
 
     user: Int32Array
     item: Int32Array
     timestamp: Int64Array
     rating: FloatArray
+    part: NDArray[np.int8] | None = None
 
     @classmethod
     def build(
@@ -130,6 +138,7 @@ class Interactions:
         item: NDArray[Any],
         timestamp: NDArray[Any] | None = None,
         rating: NDArray[Any] | None = None,
+        part: NDArray[Any] | None = None,
     ) -> Self:
         """Sort columns given in file order; the sort is stable, so file order breaks ties."""
         n = len(user)
@@ -141,6 +150,7 @@ class Interactions:
             np.asarray(item, np.int32)[order],
             np.asarray(times, np.int64)[order],
             np.asarray(ratings, np.float32)[order],
+            None if part is None else np.asarray(part, np.int8)[order],
         )
 
     def __len__(self) -> int:
@@ -149,7 +159,11 @@ class Interactions:
     def take(self, rows: BoolArray | Int64Array) -> "Interactions":
         """Return the chosen rows (mask or increasing indices), which stay sorted."""
         return Interactions(
-            self.user[rows], self.item[rows], self.timestamp[rows], self.rating[rows]
+            self.user[rows],
+            self.item[rows],
+            self.timestamp[rows],
+            self.rating[rows],
+            None if self.part is None else self.part[rows],
         )
 
     def histories(self, n_users: int) -> Ragged:
@@ -353,6 +367,16 @@ class Cases:
     def __len__(self) -> int:
         return len(self.queries)
 
+    def slice(self, start: int, stop: int) -> "Cases":
+        """Return cases `start` to `stop` as views of these."""
+        queries = self.queries
+        candidates = None if queries.candidates is None else queries.candidates[start:stop]
+        return Cases(
+            Queries(queries.user[start:stop], queries.history.slice(start, stop), candidates),
+            self.targets.slice(start, stop),
+            None if self.masked is None else self.masked.slice(start, stop),
+        )
+
     def take(self, rows: Int64Array) -> "Cases":
         """Return the chosen cases in the order given."""
         masked = None if self.masked is None else self.masked.take(rows)
@@ -546,6 +570,9 @@ class Outcomes:
         item_counts: (N,) int64 training interactions of each item.
         answers: for validity metrics; None when the model generates no text.
         ties: how equal scores count.
+        histories: Ragged of B rows, what the model saw of each user; None where nobody kept it.
+        vectors: "image" | "text" | "audio" -> (N, D) float32, NaN rows = nothing to encode; those
+            that a metric of the run asks for with `reads_modalities`.
     """
 
     ranks: Ranks
@@ -553,6 +580,8 @@ class Outcomes:
     item_counts: Int64Array
     answers: Answers | None = None
     ties: Literal["expected", "optimistic", "pessimistic"] = "expected"
+    histories: Ragged | None = None
+    vectors: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
