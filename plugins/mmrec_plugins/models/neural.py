@@ -151,7 +151,7 @@ class NeuralRecommender(ABC):
             read_tensors(folder / FILE, module.state_dict(), f"weights of {type(self).__name__}")
         )
         self.module = module.to(self.device).eval()
-        self._ranked_by = None
+        self.weights_changed()
 
     def facts(self) -> dict[str, str | int | float]:
         """Return how many parameters there are and how the fit went."""

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mmrec_bench.config import ComponentConfig, operational
+from mmrec_bench.config import ComponentConfig, operational, searched
 from mmrec_bench.errors import ModelError
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.progress import progress
@@ -34,7 +34,9 @@ B = TypeVar("B")
 class TrainingConfig(ComponentConfig):
     """How a torch model is trained; a model's Config derives from it and sets its own defaults."""
 
-    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
+    learning_rate: float = searched(
+        1e-3, low=1e-4, high=3e-2, log=True, gt=0, description="of Adam"
+    )
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty on all weights, inside Adam")
     epochs: int = Field(200, ge=1, description="at most so many passes over the train data")
     batch_size: int = Field(1024, ge=1, description="examples a step")
@@ -137,8 +139,8 @@ def train(
     state = _State(module, config, data.scratch, fingerprint)
     history = state.resume()
     n_batches = learner.n_batches()
-    with progress(title, total=config.epochs * n_batches, unit="steps") as bar:
-        bar.advance(history.epoch * n_batches)
+    done, all_steps = history.epoch * n_batches, config.epochs * n_batches
+    with progress(title, total=all_steps, unit="steps", done=done) as bar:
         while history.epoch < config.epochs and not _given_up(history, config):
             epoch = history.epoch + 1
             total = torch.zeros((), device=state.device)

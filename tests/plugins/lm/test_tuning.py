@@ -1,5 +1,4 @@
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -11,11 +10,11 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from mmrec_bench.errors import ModelError, StorageError
+from mmrec_bench.errors import ModelError
 from mmrec_plugins.instructions.ranking import Ranking
 from mmrec_plugins.models.chatglm2.checkpoint import load_original
 from mmrec_plugins.models.chatglm2.tokenizer import ChatGLMTokenizer
-from mmrec_plugins.models.lm import adapters, checkpoints
+from mmrec_plugins.models.lm import adapters
 from mmrec_plugins.models.lm.encoding import PromptEncoder, Tokens, training_steps
 from mmrec_plugins.models.lm.losses import answer_loss
 from mmrec_plugins.models.lm.tuning import History, TuningSettings, schedule, tune
@@ -178,40 +177,6 @@ def test_with_only_torn_checkpoints_the_fit_starts_anew(
     resumed, again, _ = fit(tiny_backbone, tmp_path / "killed")
     assert same(whole, resumed)
     assert again == history
-
-
-def test_a_checkpoint_of_other_settings_is_passed_over(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    checkpoints.write_checkpoint(tmp_path, 3, {"fingerprint": "one", "step": 3})
-    assert checkpoints.read_checkpoint(tmp_path, "other") is None
-    assert "other settings" in caplog.text
-    found = checkpoints.read_checkpoint(tmp_path, "one")
-    assert found is not None
-    assert found["step"] == 3
-
-
-def test_only_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
-    for step in range(5):
-        checkpoints.write_checkpoint(tmp_path, step, {"fingerprint": "f", "step": step})
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "tuning-00000003.ckpt",
-        "tuning-00000004.ckpt",
-    ]
-
-
-def test_a_full_disk_is_one_line_and_keeps_the_files_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checkpoints.write_checkpoint(tmp_path, 1, {"fingerprint": "f", "step": 1})
-
-    def full(_fd: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match="No space left on device"):
-        checkpoints.write_checkpoint(tmp_path, 2, {"fingerprint": "f", "step": 2})
-    assert [path.name for path in tmp_path.iterdir()] == ["tuning-00000001.ckpt"]
 
 
 def test_the_best_adapter_on_validation_is_kept(tiny_backbone: Path, tmp_path: Path) -> None:

@@ -188,8 +188,8 @@ class _Fit(Generic[R]):
             with untuned(self.model):
                 history.observed[0] = observe()
         source = steps(history.step)
-        with progress("tuning", total=settings.n_steps, unit="steps") as bar:
-            bar.advance(history.step)
+        total = settings.n_steps
+        with progress("tuning", total=total, unit="steps", done=history.step) as bar:
             while not self.finished():
                 loss = self.step(next(source))
                 history.losses.append(loss)

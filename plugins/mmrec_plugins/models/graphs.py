@@ -1,0 +1,119 @@
+"""Graphs of users and items, and products with them.
+
+Letters: U users, N items, V = U + N nodes (users first), D size of a vector.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmrec_bench.types import Int64Array, Interactions
+
+
+def bipartite_adjacency(
+    interactions: Interactions, n_users: int, n_items: int, device: torch.device
+) -> Tensor:
+    """Return (V, V) sparse CSR float32: A normalised to D^-1/2 A D^-1/2, symmetric.
+
+    A user and an item with an interaction are neighbours, once however often it was repeated; a
+    node without any has an empty row.
+
+    Source: He et al., LightGCN: Simplifying and Powering Graph Convolution Network for
+    Recommendation, SIGIR 2020, equations 7 and 8.
+    """
+    keys = np.unique(interactions.user.astype(np.int64) * n_items + interactions.item)
+    user, item = keys // n_items, keys % n_items + n_users
+    return symmetric_normalised(
+        np.concatenate((user, item)), np.concatenate((item, user)), n_users + n_items, device
+    )
+
+
+def symmetric_normalised(
+    row: Int64Array,
+    column: Int64Array,
+    n_nodes: int,
+    device: torch.device,
+    weight: np.ndarray[Any, np.dtype[np.float32]] | None = None,
+) -> Tensor:
+    """Return (n_nodes, n_nodes) sparse CSR float32 of D^-1/2 A D^-1/2, D the sums of A's rows.
+
+    Args:
+        row: (E,) int64 of the edges.
+        column: (E,) int64; no edge twice.
+        n_nodes: rows and columns.
+        device: where the matrix shall be.
+        weight: (E,) positive; None = 1 each.
+    """
+    weights = np.ones(len(row)) if weight is None else weight.astype(np.float64)
+    degree = np.bincount(row, weights, minlength=n_nodes)
+    scale = np.where(degree > 0, degree, 1.0) ** -0.5
+    order = np.lexsort((column, row))
+    row, column = row[order], column[order]
+    values = (weights[order] * scale[row] * scale[column]).astype(np.float32)
+    starts = np.zeros(n_nodes + 1, np.int64)
+    np.cumsum(np.bincount(row, minlength=n_nodes), out=starts[1:])
+    return _csr(starts, column, values, n_nodes).to(device)
+
+
+def propagate(adjacency: Tensor, vectors: Tensor) -> Tensor:
+    """Return (V, D): the product of a symmetric matrix and the nodes' vectors.
+
+    The gradient is the same product, so that no transposed matrix is made.
+    """
+    product: Tensor = _SymmetricProduct.apply(adjacency, vectors)  # type: ignore[no-untyped-call]
+    return product
+
+
+def layer_mean(adjacency: Tensor, vectors: Tensor, n_layers: int) -> Tensor:
+    """Return (V, D): the mean of E, A E, A^2 E ... A^n_layers E for a symmetric A.
+
+    One polynomial of A, so that its gradient is the same polynomial and no layer is kept for it.
+    """
+    mean: Tensor = _LayerMean.apply(adjacency, vectors, n_layers)  # type: ignore[no-untyped-call]
+    return mean
+
+
+class _SymmetricProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, adjacency: Tensor, vectors: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.adjacency = adjacency
+        return adjacency @ vectors
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # noqa: ANN401
+        return None, ctx.adjacency @ gradient
+
+
+class _LayerMean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, adjacency: Tensor, vectors: Tensor, n_layers: int) -> Tensor:  # noqa: ANN401
+        ctx.adjacency, ctx.n_layers = adjacency, n_layers
+        return _mean_of_layers(adjacency, vectors, n_layers)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:  # noqa: ANN401
+        return None, _mean_of_layers(ctx.adjacency, gradient, ctx.n_layers), None
+
+
+def _mean_of_layers(adjacency: Tensor, vectors: Tensor, n_layers: int) -> Tensor:
+    layer, total = vectors, vectors.clone()
+    for _ in range(n_layers):
+        layer = adjacency @ layer
+        total += layer
+    return total.div_(n_layers + 1)
+
+
+def _csr(starts: Int64Array, column: Int64Array, values: Any, n_nodes: int) -> Tensor:  # noqa: ANN401
+    with warnings.catch_warnings():
+        # torch calls all its CSR tensors a beta; the products used here are there since 1.9.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(starts),
+            torch.from_numpy(column),
+            torch.from_numpy(values),
+            (n_nodes, n_nodes),
+            check_invariants=True,
+        )
