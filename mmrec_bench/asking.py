@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mmrec_bench import guard
 from mmrec_bench.errors import PluginError
 from mmrec_bench.evaluation import rank
 from mmrec_bench.interfaces import AsksAhead, Recommender
@@ -30,20 +31,34 @@ def score_in_orders(
     answered = []
     for number in range(orders.shape[1]):
         queries = show(part.queries, orders[:, number])
-        scores = recommender.score(queries)
-        check_scores(scores, queries, 0, name)
+        scores = ask(recommender, queries, 0, name)
         answered.append(replace(scores, values=put_back(scores.values, orders[:, number])))
     ranks = [rank(scores.values, part) for scores in answered]
     return combine(answered), places_shown(part, orders, ranks)
 
 
-def announce(recommender: AsksAhead, queries: Queries, orders: Int64Array | None) -> None:
+def announce(
+    recommender: AsksAhead, queries: Queries, orders: Int64Array | None, name: str
+) -> None:
     """Tell a model all that it will be asked, in the orders in which it will be asked."""
-    if orders is None:
-        recommender.announce(queries)
-        return
-    for number in range(orders.shape[1]):
-        recommender.announce(show(queries, orders[:, number]))
+    with guard.calling("model", name, recommender, "announce"):
+        if orders is None:
+            recommender.announce(queries)
+            return
+        for number in range(orders.shape[1]):
+            recommender.announce(show(queries, orders[:, number]))
+
+
+def ask(recommender: Recommender, queries: Queries, n_items: int, name: str) -> Scores:
+    """Return a model's scores, checked.
+
+    Raises:
+        PluginError: it raised, or gave scores of the wrong type, shape or dtype.
+    """
+    with guard.calling("model", name, recommender, "score"):
+        scores = recommender.score(queries)
+    check_scores(scores, queries, n_items, f"{name!r} of {guard.owner_of(recommender)}")
+    return scores
 
 
 def check_scores(scores: Scores, queries: Queries, n_items: int, name: str) -> None:
@@ -54,9 +69,11 @@ def check_scores(scores: Scores, queries: Queries, n_items: int, name: str) -> N
     """
     width = n_items if queries.candidates is None else queries.candidates.shape[1]
     expected = (len(queries), width)
+    if not isinstance(scores, Scores):
+        raise PluginError(f"model {name} returned {type(scores).__name__}, expected Scores")
     values = scores.values
     if not isinstance(values, np.ndarray) or values.shape != expected:
         found = getattr(values, "shape", type(values).__name__)
-        raise PluginError(f"model {name!r} returned scores of shape {found}, expected {expected}")
+        raise PluginError(f"model {name} returned scores of shape {found}, expected {expected}")
     if values.dtype != np.float32:
-        raise PluginError(f"model {name!r} returned {values.dtype} scores, expected float32")
+        raise PluginError(f"model {name} returned {values.dtype} scores, expected float32")

@@ -1,7 +1,9 @@
 """What a model is given: train data, catalog, builder and vectors, and no test case."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from mmrec_bench import guard
 from mmrec_bench.config import MODALITIES, Component, RunConfig
 from mmrec_bench.descriptions import describe_catalog
 from mmrec_bench.errors import ConfigError
@@ -12,13 +14,14 @@ from mmrec_bench.interfaces import (
     Encoder,
     InstructionBuilder,
     InstructionContext,
+    Metric,
     PreparesInstructions,
     TrainingData,
 )
 from mmrec_bench.pictures import with_images, with_vectors
 from mmrec_bench.planning import PlannedRun, Task, modality_sections
 from mmrec_bench.plugins import Plugins
-from mmrec_bench.types import Catalog, FloatArray
+from mmrec_bench.types import Catalog, FloatArray, Instruction, Query
 from mmrec_bench.vectors import encode_catalog, looks_at_pictures
 
 
@@ -45,7 +48,9 @@ def training_data(
             held_out=split.held_out,
         )
         if isinstance(builder, PreparesInstructions):
-            builder.prepare(context)
+            with guard.calling("instructions", config.instructions.name, builder, "prepare"):
+                builder.prepare(context)
+        builder = GuardedBuilder(builder, config.instructions.name)
     examples = TrainingExamples.from_split(split, config.protocol, seed=config.seed)
     return TrainingData(
         interactions=split.train,
@@ -66,6 +71,23 @@ def training_data(
         dataset_version=task.data.version,
         held_out=split.held_out,
     )
+
+
+class GuardedBuilder:
+    """A builder that, where it raises inside a model, is blamed in the model's place."""
+
+    def __init__(self, builder: InstructionBuilder, name: str) -> None:
+        self.builder, self.name = builder, name
+
+    def build(self, query: Query, catalog: Catalog) -> Instruction:
+        """Ask for one query, as the builder does."""
+        with guard.calling("instructions", self.name, self.builder, "build"):
+            return self.builder.build(query, catalog)
+
+    def parse(self, text: str, instruction: Instruction) -> list[int]:
+        """Read an answer, as the builder does."""
+        with guard.calling("instructions", self.name, self.builder, "parse"):
+            return self.builder.parse(text, instruction)
 
 
 def _create_builder(plugins: Plugins, component: Component) -> InstructionBuilder:
@@ -91,7 +113,8 @@ def shown_catalog(catalog: Catalog, plugins: Plugins, config: RunConfig) -> Cata
             f"encoder {component.name!r} gives vectors, not words; for soft visual tokens use -o "
             f"vectors.name={component.name}, and -o encoder.name=image-tags for words"
         )
-    return describe_catalog(catalog, encoder, component.name)
+    with guard.calling("encoder", component.name, encoder, "describe"):
+        return describe_catalog(catalog, encoder, component.name)
 
 
 def _modalities(planned: PlannedRun, catalog: Catalog, plugins: Plugins) -> dict[str, FloatArray]:
@@ -118,6 +141,31 @@ def _modalities(planned: PlannedRun, catalog: Catalog, plugins: Plugins) -> dict
     return found
 
 
+def metric_vectors(
+    metrics: Sequence[Metric], catalog: Catalog, plugins: Plugins, config: RunConfig
+) -> dict[str, FloatArray]:
+    """Return the vectors that metrics ask for with `reads_modalities`, by modality.
+
+    They are of the run's encoder of that section, else of the metric's default; and always of the
+    real pictures, since a list is what it is whatever the model was shown.
+    """
+    found: dict[str, FloatArray] = {}
+    real = config.model_copy(update={"images": "real"})
+    for metric in metrics:
+        for section in modality_sections(type(metric)):
+            if MODALITIES[section] in found:
+                continue
+            chosen = real
+            if getattr(real, section) is None:
+                default = getattr(metric, "default_vectors", {}).get(section)
+                component = None if default is None else Component(name=default)
+                chosen = real.model_copy(update={section: component})
+            vectors = item_vectors(catalog, plugins, chosen, section)
+            if vectors is not None:
+                found[MODALITIES[section]] = vectors
+    return found
+
+
 def item_vectors(
     catalog: Catalog, plugins: Plugins, config: RunConfig, section: str = "vectors"
 ) -> FloatArray | None:
@@ -141,7 +189,8 @@ def item_vectors(
             f"encoder {component.name!r} gives words, not vectors; use it as -o "
             f"encoder.name={component.name}, and for vectors e.g. -o vectors.name=efficientnet"
         )
-    vectors = encode_catalog(catalog, encoder, component.name)
+    with guard.calling("encoder", component.name, encoder, "encode"):
+        vectors = encode_catalog(catalog, encoder, component.name)
     if looks_at_pictures(encoder) or section != "vectors":
         return vectors  # the catalog's pictures are what the run is shown
     seed = config.protocol.data_seed

@@ -32,6 +32,43 @@ def added(default: Any, **field: Any) -> Any:  # noqa: ANN401 - as pydantic's ow
     return Field(default, json_schema_extra={"added": True}, **field)
 
 
+def searched(
+    default: Any,  # noqa: ANN401 - as pydantic's own Field
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    log: bool = False,
+    step: float | None = None,
+    choices: Iterable[bool | int | float | str | None] | None = None,
+    **field: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    """Return a field that `mmrec-bench tune` searches unless it is told otherwise.
+
+    The range says where good values were found before; it is no bound on the option itself, and no
+    part of a run's identity. Read by `spaces.declared`.
+
+    Args:
+        default: the field's default.
+        low: smallest value tried.
+        high: largest value tried.
+        log: try each order of magnitude alike.
+        step: distance of the values tried; None = 1 for whole numbers, anything for others.
+        choices: the values tried, in place of a range.
+        field: further arguments of pydantic's Field.
+
+    Raises:
+        ValueError: neither a range nor choices, or both.
+    """
+    if (choices is None) == (low is None or high is None):
+        raise ValueError("a searched field needs low and high, or choices")
+    domain: dict[str, Any] = {"low": low, "high": high, "log": log, "step": step}
+    marks = {
+        **field.pop("json_schema_extra", {}),
+        "search": domain if choices is None else {"choices": list(choices)},
+    }
+    return Field(default, json_schema_extra=marks, **field)
+
+
 def identity(config: ComponentConfig) -> dict[str, Any]:
     """Return the options, JSON values, that decide what comes out."""
     idle = set()
@@ -46,9 +83,10 @@ def identity(config: ComponentConfig) -> dict[str, Any]:
 class ProtocolConfig(ComponentConfig):
     """How a data set is filtered, split and asked; part of every result's identity."""
 
-    split: Literal["leave-one-out", "user-ratio", "random-ratio", "global-time"] = Field(
+    split: Literal["leave-one-out", "user-ratio", "random-ratio", "global-time", "given"] = Field(
         "leave-one-out",
-        description="leave-one-out leaks across users in time; global-time does not",
+        description="leave-one-out leaks across users in time, global-time does not; given = as "
+        "the data set is published, which needs k_core=0",
     )
     ratios: tuple[float, float, float] = Field(
         (0.8, 0.1, 0.1), description="train, validation, test shares of the ratio and time splits"
@@ -82,6 +120,10 @@ class ProtocolConfig(ComponentConfig):
     def _check(self) -> "ProtocolConfig":
         if min(self.ratios) < 0 or abs(sum(self.ratios) - 1) > 1e-6 or self.ratios[2] == 0:
             raise ValueError(f"ratios {self.ratios} must be >= 0, sum to 1 and leave a test share")
+        if self.split == "given" and (self.k_core > 1 or self.min_rating is not None):
+            raise ValueError(
+                "split=given keeps the published division whole: set k_core=0 and no min_rating"
+            )
         if (self.candidates == "file") != (self.candidates_file is not None):
             raise ValueError("candidates_file goes with candidates=file, and the reverse")
         return self

@@ -74,8 +74,8 @@ def atomic_write(path: Path, data: bytes) -> None:
         raise
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write numeric arrays as an uncompressed `.npz`, atomically.
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], *, compress: bool = False) -> None:
+    """Write numeric arrays as an `.npz`, atomically; compressed where it is to be kept for long.
 
     Raises:
         StorageError: as `atomic_write`.
@@ -85,7 +85,8 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     if objects:
         raise TypeError(f"arrays of objects cannot be stored: {', '.join(objects)}")
     buffer = io.BytesIO()
-    np.savez(buffer, **cast("dict[str, Any]", dict(arrays)))
+    save = np.savez_compressed if compress else np.savez
+    save(buffer, **cast("dict[str, Any]", dict(arrays)))
     atomic_write(path, buffer.getvalue())
 
 

@@ -63,5 +63,13 @@ def mmrec_register_teachers() -> "Iterable[Entry]":  # type: ignore[empty-body]
 
 
 @hookspec
+def mmrec_register_trackers() -> "Iterable[Entry]":  # type: ignore[empty-body]
+    """Called once, when names are first needed; returns Entries of `Tracker`s.
+
+    A tracker is asked for as `name` or `name:target`; its Config then has a field `target`.
+    """
+
+
+@hookspec
 def mmrec_register_commands(cli: "click.Group") -> None:
     """Called at the start of the command line, before arguments are read; adds commands to it."""

@@ -128,7 +128,8 @@ class Encoder(Protocol):
 
     - "picture" (also where it says nothing): the bytes of the item's first picture alone; rows are
       cached by them.
-    - "item": the item's id or text; rows are asked for in every run.
+    - "words": the item's title, text, attributes and image words; rows are cached by all of them.
+    - "item": the item's id or whatever else; rows are asked for in every run.
     """
 
     def encode(self, items: Sequence[Item]) -> FloatArray:
@@ -402,6 +403,34 @@ class Teacher(Protocol):
 
     def fingerprint(self) -> str:
         """Name what the answers depend on: model and revision, weights, settings."""
+        ...
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Hears how runs go, and shows it elsewhere.
+
+    It lives in a process of its own and gets copies, plain JSON values: nothing that it does
+    changes a run. What it raises is one warning, and it hears nothing more. A run that was killed
+    and goes on is started again under the same `run_id`.
+    """
+
+    def run_started(self, run_id: str, spec: Mapping[str, Any]) -> None:
+        """Hear that a run begins; `spec` is its `RunSpec`: data set, model, protocol, seed ..."""
+        ...
+
+    def run_progressed(
+        self, run_id: str, title: str, step: int, values: Mapping[str, float]
+    ) -> None:
+        """Hear numbers (loss, ndcg; NaN = undefined) after `step` units of the work `title`."""
+        ...
+
+    def run_finished(self, run_id: str, record: Mapping[str, Any]) -> None:
+        """Hear the `RunRecord`; of a trial of a search: `spec`, `counts` and `metrics` alone."""
+        ...
+
+    def run_failed(self, run_id: str, reason: str) -> None:
+        """Hear that a run raised, was stopped or killed; it may be started again later."""
         ...
 
 

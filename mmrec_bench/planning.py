@@ -1,11 +1,12 @@
 """From what was asked for to what will run: options resolved, specs hashed, nothing loaded."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mmrec_bench import guard
 from mmrec_bench.config import (
     COMPONENTS,
     MODALITIES,
@@ -14,7 +15,7 @@ from mmrec_bench.config import (
     RunConfig,
     identity,
 )
-from mmrec_bench.errors import ConfigError
+from mmrec_bench.errors import ConfigError, MMRecError, PluginError
 from mmrec_bench.interfaces import (
     ChoosesInstructions,
     HasFingerprint,
@@ -25,7 +26,7 @@ from mmrec_bench.interfaces import (
 )
 from mmrec_bench.plugins import Plugins
 from mmrec_bench.records import ComponentSpec, DatasetSpec, RunSpec
-from mmrec_bench.registry import check_unique, split_cutoff
+from mmrec_bench.registry import Baseline, check_unique, split_cutoff
 from mmrec_bench.transfer import describe as describe_transfer
 from mmrec_bench.types import RecData, Split
 
@@ -96,12 +97,18 @@ def check_config(config: RunConfig, plugins: Plugins) -> None:
 
 
 def plan(
-    task: Task, workspace: Workspace, plugins: Plugins, *, baselines: bool
+    task: Task,
+    workspace: Workspace,
+    plugins: Plugins,
+    *,
+    baselines: bool,
+    on_failure: Callable[[str], None] | None = None,
 ) -> list[PlannedRun]:
     """Resolve the model and, before it, its baselines; loads no weights.
 
     What was chosen for the user (a backbone, say) is told here, before anything runs. Baselines
-    that cannot transfer from another data set are left out.
+    that cannot transfer from another data set are left out, and so are those that cannot be
+    planned, which `on_failure` hears of in one line each.
 
     Raises:
         ConfigError: the model cannot do what was asked for.
@@ -116,9 +123,15 @@ def plan(
     main_options = main.options.model_dump()
     planned = []
     for baseline in plugins["model"].find(task.config.model.name).entry.baselines:
-        inherited = {name: main_options[name] for name in baseline.inherits}
-        component = Component(name=baseline.name, options=inherited)
-        one = plan_one(task, component, workspace, plugins)
+        try:
+            one = _plan_baseline(baseline, main_options, task, workspace, plugins)
+        except MMRecError as error:
+            line = f"baseline {baseline.name} failed: {error}"
+            log.error("%s", line)
+            log.debug("why:", exc_info=error)
+            if on_failure is not None:
+                on_failure(line)
+            continue
         if task.source is not None and not issubclass(one.recommender, Transfers):
             log.info(
                 "baseline %s is left out: it cannot rank what it learned nothing of, and nothing "
@@ -129,6 +142,21 @@ def plan(
             continue
         planned.append(one)
     return [*planned, main]
+
+
+def _plan_baseline(
+    baseline: Baseline,
+    main_options: Mapping[str, Any],
+    task: Task,
+    workspace: Workspace,
+    plugins: Plugins,
+) -> PlannedRun:
+    absent = [name for name in baseline.inherits if name not in main_options]
+    if absent:
+        raise PluginError(f"it inherits {', '.join(absent)}, which the main model does not have")
+    inherited = {name: main_options[name] for name in baseline.inherits}
+    component = Component(name=baseline.name, options=inherited)
+    return plan_one(task, component, workspace, plugins)
 
 
 def check_abilities(main: PlannedRun, task: Task, workspace: Workspace) -> None:
@@ -156,9 +184,15 @@ def plan_one(task: Task, model: Component, workspace: Workspace, plugins: Plugin
     registry = plugins["model"]
     cls = registry.load(model.name)
     options = registry.configure(model.name, model.options, "model")
+    if not isinstance(getattr(cls, "reads_instructions", None), bool):
+        raise PluginError(
+            f"model {model.name!r} of {registry.find(model.name).owner} does not say "
+            "`reads_instructions: ClassVar[bool]`"
+        )
     notices: list[str] = []
     if issubclass(cls, ResolvesOptions):
-        options, notices = cls.resolve(options, device=workspace.device)
+        with guard.calling("model", model.name, cls, "resolve"):
+            options, notices = cls.resolve(options, device=workspace.device)
     config = task.config.model_copy(update={"model": model})
     config, shown = _shown(config, cls, options)
     parts: dict[str, ComponentSpec | None] = dict.fromkeys(("instructions", "encoder"))
@@ -173,7 +207,7 @@ def plan_one(task: Task, model: Component, workspace: Workspace, plugins: Plugin
         model=ComponentSpec(
             name=model.name,
             options=identity(options),
-            fingerprint=cls.fingerprint(options) if issubclass(cls, HasFingerprint) else "",
+            fingerprint=_fingerprint(plugins, "model", model.name, options),
         ),
         **parts,
         seed=config.seed,
@@ -198,7 +232,14 @@ def build_metrics(names: tuple[str, ...], plugins: Plugins) -> list[Metric]:
         family, options = split_cutoff(name)
         if not options and "k" in registry.load(family).Config.model_fields:
             raise ConfigError(f"metric {name!r} needs a cutoff, e.g. {name}@10")
-        metrics.append(registry.create(family, registry.configure(family, options, name)))
+        metric = registry.create(family, registry.configure(family, options, name))
+        says = (getattr(metric, "name", None), getattr(type(metric), "higher_is_better", None))
+        if not isinstance(says[0], str) or not isinstance(says[1], bool):
+            raise PluginError(
+                f"metric {name!r} of {registry.find(family).owner} has name={says[0]!r} and "
+                f"higher_is_better={says[1]!r}, expected a string and a bool"
+            )
+        metrics.append(metric)
     return metrics
 
 
@@ -231,7 +272,10 @@ def _with_instructions(config: RunConfig, cls: type[Any], options: ComponentConf
     """Fill in the instruction builder where the user named none."""
     if config.instructions.name:
         return config
-    chosen = cls.choose_instructions(options) if issubclass(cls, ChoosesInstructions) else "ranking"
+    chosen = "ranking"
+    if issubclass(cls, ChoosesInstructions):
+        with guard.calling("model", config.model.name, cls, "choose_instructions"):
+            chosen = cls.choose_instructions(options)
     component = config.instructions.model_copy(update={"name": chosen})
     return config.model_copy(update={"instructions": component})
 
@@ -245,10 +289,23 @@ def _component_spec(plugins: Plugins, section: str, component: Component) -> Com
     kind = registry_of(section)
     registry = plugins[kind]
     config = registry.configure(component.name, component.options, section)
-    mark = ""
-    cls = registry.load(component.name)
-    if kind == "encoder":
-        mark = registry.create(component.name, config).fingerprint()
-    elif issubclass(cls, HasFingerprint):
-        mark = cls.fingerprint(config)
+    mark = _fingerprint(plugins, kind, component.name, config)
     return ComponentSpec(name=component.name, options=identity(config), fingerprint=mark)
+
+
+def _fingerprint(plugins: Plugins, kind: str, name: str, config: ComponentConfig) -> str:
+    """Return what a component's output depends on beside its options; "" = nothing.
+
+    A one-file plugin depends on its file, so that an edited file is another run.
+    """
+    registry = plugins[kind]
+    cls, mark = registry.load(name), ""
+    if kind == "encoder":
+        encoder = registry.create(name, config)
+        with guard.calling(kind, name, cls, "fingerprint"):
+            mark = encoder.fingerprint()
+    elif issubclass(cls, HasFingerprint):
+        with guard.calling(kind, name, cls, "fingerprint"):
+            mark = cls.fingerprint(config)
+    file = registry.find(name).mark
+    return f"{mark}+{file}" if mark and file else mark or file

@@ -1,21 +1,35 @@
-"""Finds plugins by entry point, loads them on use, reports a broken one and goes on."""
+"""Finds plugins by entry point or file, loads them on use, reports a broken one and goes on."""
 
+import hashlib
+import importlib.util
 import logging
+import os
+import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, distributions
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pluggy
 
-from mmrec_bench import hookspecs
+from mmrec_bench import guard, hookspecs
+from mmrec_bench.errors import ConfigError, PluginError
 from mmrec_bench.hookspecs import GROUP
 from mmrec_bench.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    import click
 
 log = logging.getLogger("mmrec_bench")
 
 OWN_DISTRIBUTION = "mmrec-bench"
-KINDS = ("dataset", "instructions", "encoder", "model", "metric", "teacher")
+FILES_VARIABLE = "MMREC_PLUGINS"
+"""Names one-file plugins to load, separated as in PATH."""
+KINDS = ("dataset", "instructions", "encoder", "model", "metric", "teacher", "tracker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +61,7 @@ class Plugins:
     )
     loaded: list[LoadedPlugin] = field(default_factory=list)
     broken: list[BrokenPlugin] = field(default_factory=list)
+    with_commands: set[str] = field(default_factory=set)
 
     def __getitem__(self, kind: str) -> Registry:
         return self.registries[kind]
@@ -66,10 +81,13 @@ def find_entry_points() -> list[Found]:
     found = []
     seen = set()
     for dist in distributions():
+        points = [point for point in dist.entry_points if point.group == GROUP]
+        if not points:  # most: their metadata is long to read, and says nothing to us
+            continue
         name = dist.metadata["Name"] or "unknown"
-        for point in dist.entry_points:
+        for point in points:
             key = (name.lower(), point.name)
-            if point.group == GROUP and key not in seen:  # editable installs can show twice
+            if key not in seen:  # editable installs can show twice
                 seen.add(key)
                 found.append(Found(point, name, dist.version))
     return sorted(
@@ -95,24 +113,44 @@ def load(found: Iterable[Found]) -> Plugins:
 def _load_one(plugins: Plugins, found: Found) -> None:
     name = f"{found.distribution}:{found.point.name}"
     try:
-        module = found.point.load()
-        plugins.manager.register(module, name=name)
-        plugins.manager.check_pending()
-        entries = [(kind, entry) for kind in KINDS for entry in _entries(plugins, module, kind)]
-        for kind, entry in entries:
-            plugins[kind].check(entry, found.distribution)
-        for kind, entry in entries:
-            plugins[kind].add(entry, found.distribution)
-    except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything; the rest goes on
-        if plugins.manager.has_plugin(name):
-            plugins.manager.unregister(name=name)
-        reason = f"{type(error).__name__}: {error}"
-        plugins.broken.append(BrokenPlugin(found.point.name, found.distribution, reason))
-        log.warning("plugin %s of %s is left out: %s", found.point.name, found.distribution, reason)
+        with guard.blaming("failed on import"):
+            module = found.point.load()
+        _register(plugins, module, name, found.distribution)
+    except PluginError as error:  # the rest goes on
+        _leave_out(plugins, found.point.name, found.distribution, error)
         return
     plugins.loaded.append(
         LoadedPlugin(found.point.name, found.distribution, found.version, found.point.value)
     )
+
+
+def _register(plugins: Plugins, module: object, name: str, owner: str, mark: str = "") -> None:
+    """Take a module's hooks into use, all or none of them.
+
+    Raises:
+        PluginError: a hook is misspelt or raises, or an entry is malformed or taken.
+    """
+    try:
+        with guard.blaming("failed on registration"):
+            plugins.manager.register(module, name=name)
+            plugins.manager.check_pending()
+            entries = [(kind, entry) for kind in KINDS for entry in _entries(plugins, module, kind)]
+        for i, (kind, entry) in enumerate(entries):
+            plugins[kind].check(entry, owner)
+            if any(entry.name == other.name for k, other in entries[:i] if k == kind):
+                raise PluginError(f"registers the {kind} name {entry.name!r} twice")
+    except PluginError:
+        if plugins.manager.has_plugin(name):
+            plugins.manager.unregister(name=name)
+        raise
+    for kind, entry in entries:
+        plugins[kind].add(entry, owner, mark)
+
+
+def _leave_out(plugins: Plugins, name: str, owner: str, error: PluginError) -> None:
+    plugins.broken.append(BrokenPlugin(name, owner, str(error)))
+    log.warning("plugin %s of %s is left out: %s", name, owner, error)
+    log.debug("why %s is left out:", name, exc_info=error)
 
 
 def _entries(plugins: Plugins, module: object, kind: str) -> list[Entry]:
@@ -127,7 +165,85 @@ def _entries(plugins: Plugins, module: object, kind: str) -> list[Entry]:
     ]
 
 
+def load_file(plugins: Plugins, path: Path) -> LoadedPlugin:
+    """Load a one-file plugin: a Python file with the hooks, and the classes that they name.
+
+    Its distribution is the file's path, its version a hash of its content. The module is named
+    after the file, so that an Entry's target is e.g. "my_plugin:MyModel".
+
+    Raises:
+        PluginError: not there, or it fails on import or registration; names the file and line.
+    """
+    path = path.absolute()
+    owner = str(path)
+    for one in plugins.loaded:
+        if one.distribution == owner:
+            return one
+    try:
+        mark = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise PluginError(f"plugin file {path} cannot be read: {error.strerror}") from None
+    with guard.blaming(f"plugin file {path} cannot be loaded"):
+        module = _import_file(path)
+    try:
+        _register(plugins, module, owner, owner, mark)
+    except PluginError as error:
+        raise PluginError(f"plugin file {path} cannot be loaded: {error}") from error
+    plugins.loaded.append(LoadedPlugin(path.stem, owner, mark, module.__name__))
+    return plugins.loaded[-1]
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Import a file as a module of its own name.
+
+    Raises:
+        ConfigError: there is another module of that name.
+    """
+    name = re.sub(r"\W", "_", path.stem)
+    taken = sys.modules.get(name) or importlib.util.find_spec(name)
+    where = getattr(taken, "origin", None) or getattr(taken, "__file__", None) or "Python itself"
+    if taken is not None and Path(where).absolute() != path:
+        raise ConfigError(
+            f"plugin file {path} would hide the module {name!r} of {where}; rename the file"
+        )
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"plugin file {path} is no Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # entries name their classes by it
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def register_commands(plugins: Plugins, cli: "click.Group") -> None:
+    """Let plugins add commands, each once; one that raises is reported and the rest goes on."""
+    for implementation in plugins.manager.hook.mmrec_register_commands.get_hookimpls():
+        name = implementation.plugin_name
+        if name in plugins.with_commands:
+            continue
+        plugins.with_commands.add(name)
+        try:
+            with guard.blaming("failed to register commands"):
+                implementation.function(**{"cli": cli} if implementation.argnames else {})
+        except PluginError as error:
+            distribution, _, point = name.partition(":")
+            _leave_out(plugins, point or name, distribution, error)
+
+
 @cache
 def installed() -> Plugins:
-    """Return the plugins of this installation, found and loaded once a process."""
-    return load(find_entry_points())
+    """Return the plugins of this installation, found and loaded once a process.
+
+    One-file plugins that $MMREC_PLUGINS names are among them; a broken one is reported.
+    """
+    plugins = load(find_entry_points())
+    for name in filter(None, os.environ.get(FILES_VARIABLE, "").split(os.pathsep)):
+        try:
+            load_file(plugins, Path(name))
+        except (PluginError, ConfigError) as error:
+            _leave_out(plugins, Path(name).stem, name, PluginError(str(error)))
+    return plugins

@@ -332,6 +332,8 @@ def describe_leaks(config: ProtocolConfig) -> tuple[str, ...]:
         "random-ratio": "random-ratio: train and histories hold interactions that are newer than "
         "the targets, of the same user too (leaks in time)",
         "global-time": "",
+        "given": "given: the data set's publisher divided it; whether train holds what is newer "
+        "than a test case is not known here",
     }
     found = [notes[config.split]]
     if not config.permute_ids:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -91,6 +91,19 @@ class RunSpec(_Value):
         """Return e.g. `chatglm2-ptv2-s0-1f0c2a9b44`."""
         return f"{self.model.name}-s{self.seed}-{self.hash[:10]}"
 
+    def transfer_words(self) -> list[str]:
+        """Say what was not tuned on, and how much of a test user is shown; [] without transfer."""
+        spec = self.transfer
+        if spec is None:
+            return []
+        words = [f"tuned on {spec['source']['name']}"] if "source" in spec else []
+        if spec["hold_out"] != "none":
+            what = "users and items" if spec["hold_out"] == "both" else spec["hold_out"]
+            words.append(f"{what} held out ({spec['share']:.0%})")
+        if spec["shots"] is not None:
+            words.append(f"{spec['shots']} shots")
+        return words
+
     @property
     def protocol_id(self) -> str:
         """Return a short hash of all that must be equal for two rows to be ranked together."""
@@ -114,6 +127,7 @@ class Interval(_Value):
 class RunRecord(_Value):
     """One run's outcome. The leaderboard is a pure function of these.
 
+    `cases` is the hash of the per-case values beside the record, "" where none were kept.
     `positions` holds how often a target came first by where it was shown (models that are shown a
     list of candidates): see `permutations.by_position`.
     """
@@ -129,6 +143,7 @@ class RunRecord(_Value):
     resources: dict[str, float | int | None]
     environment: dict[str, str]
     digest: str
+    cases: str = ""
     positions: dict[str, list[float | None]] = {}
 
     @property
@@ -232,13 +247,30 @@ def record_files(results: Path) -> Iterator[Path]:
     yield from sorted((folder if folder.is_dir() else results).rglob("*.json"))
 
 
-def read_records(results: Path) -> list[RunRecord]:
-    """Read all records below a results folder.
+class Stored(NamedTuple):
+    """A record and the file that it was read from."""
+
+    path: Path
+    record: RunRecord
+
+
+def read_records(*folders: Path) -> list[Stored]:
+    """Read all records below results folders; one that lies in several is taken once.
 
     Raises:
         StorageError: the first record that cannot be believed, or none at all.
     """
-    records = [read_record(path) for path in record_files(results)]
-    if not records:
-        raise StorageError(f"no records below {results}; `mmrec-bench run` writes them")
-    return records
+    found: dict[str, Stored] = {}
+    for folder in folders:
+        for path in record_files(folder):
+            stored = Stored(path, read_record(path))
+            known = found.setdefault(stored.record.run_id, stored)
+            if known.record.digest != stored.record.digest:
+                raise StorageError(
+                    f"{known.path} and {path} are records of one run with other numbers: one was "
+                    "made by another version, or on a machine that computes otherwise; keep one"
+                )
+    if not found:
+        places = ", ".join(map(str, folders))
+        raise StorageError(f"no records below {places}; `mmrec-bench run` writes them")
+    return list(found.values())

@@ -1,14 +1,19 @@
 """Names of components: light entries, one owner a name, imported on use."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mmrec_bench import guard
 from mmrec_bench.errors import ConfigError, PluginError, UnknownNameError
 
 if TYPE_CHECKING:
     from mmrec_bench.config import ComponentConfig
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Names are folders below results and cache, so that they hold no separator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +52,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """An entry and the distribution that registered it."""
+    """An entry and the distribution that registered it.
+
+    Attributes:
+        entry: as registered.
+        owner: the distribution's name, or the path of a one-file plugin.
+        mark: content hash of a one-file plugin, which is part of a run's identity; "" = a
+            distribution, whose version may change without changing what comes out.
+    """
 
     entry: Entry
     owner: str
+    mark: str = ""
 
 
 class Registry:
@@ -64,6 +77,11 @@ class Registry:
         """Raise PluginError when the entry is malformed or its name has an owner already."""
         if not isinstance(entry, Entry):
             raise PluginError(f"{owner} registered {entry!r} as a {self.kind}, expected an Entry")
+        if not isinstance(entry.name, str) or not _NAME.fullmatch(entry.name):
+            raise PluginError(
+                f"{owner} registered a {self.kind} under the name {entry.name!r}, expected "
+                "letters, digits, '.', '_' and '-' alone"
+            )
         if entry.target.count(":") != 1:
             raise PluginError(
                 f"{owner}: {self.kind} {entry.name!r} has target {entry.target!r}, "
@@ -75,10 +93,10 @@ class Registry:
                 f"({old.entry.target}) and by {owner} ({entry.target}); uninstall one of them"
             )
 
-    def add(self, entry: Entry, owner: str) -> None:
+    def add(self, entry: Entry, owner: str, mark: str = "") -> None:
         """Register a name; PluginError as in `check`."""
         self.check(entry, owner)
-        self._owned[entry.name] = Owned(entry, owner)
+        self._owned[entry.name] = Owned(entry, owner, mark)
 
     def __iter__(self) -> Iterator[Owned]:
         return iter(self._owned[name] for name in sorted(self._owned))
@@ -109,22 +127,22 @@ class Registry:
         """
         owned = self.find(name)
         module, _, attribute = owned.entry.target.partition(":")
+        whose = f"{self.kind} {name!r} of {owned.owner}"
         try:
-            cls = getattr(import_module(module), attribute)
-        except Exception as error:
-            extra = owned.entry.extra
-            hint = f"; pip install '{extra}'" if extra and isinstance(error, ImportError) else ""
-            raise PluginError(
-                f"{self.kind} {name!r} of {owned.owner} cannot be loaded from "
-                f"{owned.entry.target}: {type(error).__name__}: {error}{hint}"
-            ) from error
+            with guard.blaming(f"{whose} cannot be loaded from {owned.entry.target}"):
+                cls = getattr(import_module(module), attribute)
+        except PluginError as error:
+            if owned.entry.extra and isinstance(error.__cause__, ImportError):
+                raise PluginError(f"{error}; pip install '{owned.entry.extra}'") from error
+            raise
         from mmrec_bench.config import ComponentConfig  # noqa: PLC0415 - pydantic: not at start
 
-        if not issubclass(getattr(cls, "Config", object), ComponentConfig):
+        config = getattr(cls, "Config", None)
+        if not isinstance(config, type) or not issubclass(config, ComponentConfig):
             raise PluginError(
-                f"{self.kind} {name!r} of {owned.owner}: {owned.entry.target} has no "
-                "`class Config(ComponentConfig)`"
+                f"{whose}: {owned.entry.target} has no `class Config(ComponentConfig)`"
             )
+        guard.belongs(cls, owned.owner)
         return cls  # type: ignore[no-any-return]
 
     def configure(self, name: str, options: Mapping[str, Any], where: str) -> "ComponentConfig":
@@ -136,14 +154,16 @@ class Registry:
         from mmrec_bench.config import build_config  # noqa: PLC0415 - pydantic: not at start
 
         entry = self.find(name).entry
-        config: ComponentConfig = build_config(
-            self.load(name).Config, {**entry.options, **options}, where
-        )
+        cls = self.load(name)
+        with guard.calling(self.kind, name, cls, "reading its options"):
+            config: ComponentConfig = build_config(cls.Config, {**entry.options, **options}, where)
         return config
 
     def create(self, name: str, config: "ComponentConfig") -> Any:  # noqa: ANN401
         """Build the component from its validated Config."""
-        return self.load(name)(config)
+        cls = self.load(name)
+        with guard.calling(self.kind, name, cls, "construction"):
+            return cls(config)
 
 
 def split_cutoff(name: str) -> tuple[str, dict[str, int]]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self, get_args
 
+from mmrec_bench.cases import CaseTable, write_cases
 from mmrec_bench.config import RunConfig
 from mmrec_bench.errors import StorageError
 from mmrec_bench.evaluation import Interval as MeasuredInterval
@@ -188,8 +189,9 @@ class RunFolder:
         except (OSError, ValueError, KeyError):
             return 0.0, 0
 
-    def write_record(self, record: RunRecord) -> Path:
-        """Write the record and, beside the predictions, a copy of its path."""
+    def write_record(self, record: RunRecord, cases: CaseTable) -> Path:
+        """Write the record, and the per-case values beside it."""
+        write_cases(record_path(self.results, record.spec), cases)
         path = write_record(self.results, record)
         log.info("record: %s", path)
         return path
@@ -207,11 +209,12 @@ def make_record(
     intervals: Mapping[str, MeasuredInterval],
     better: Mapping[str, bool],
     folder: RunFolder,
+    cases: str,
 ) -> RunRecord:
     """Put together the record of a finished run."""
     fit_seconds, facts = folder.fit_report()
     facts |= folder.memory_facts()
-    score_seconds, cases = folder.score_time()
+    score_seconds, n_scored = folder.score_time()
     answers = predictions.answers
     metrics = {
         name: Interval(
@@ -237,7 +240,7 @@ def make_record(
         resources={
             "fit_seconds": round(fit_seconds, 3),
             "score_seconds": round(score_seconds, 3),
-            "cases_per_second": round(cases / score_seconds, 2) if score_seconds else None,
+            "cases_per_second": round(n_scored / score_seconds, 2) if score_seconds else None,
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "prompt_tokens": int(answers.prompt_tokens.sum()) if answers else None,
             "answer_tokens": int(answers.answer_tokens.sum()) if answers else None,
@@ -245,6 +248,7 @@ def make_record(
         },
         environment=environment(str(facts.get("device", "cpu"))),
         digest=digest(spec, counts, metrics),
+        cases=cases,
         positions={} if predictions.shown is None else by_position(predictions.shown, n_shown),
     )
 

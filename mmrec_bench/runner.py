@@ -6,18 +6,19 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from mmrec_bench import protocol, transfer
-from mmrec_bench.asking import announce, check_scores, score_in_orders, shown_orders
+from mmrec_bench import guard, protocol, transfer
+from mmrec_bench.asking import announce, ask, score_in_orders, shown_orders
+from mmrec_bench.cases import case_table
 from mmrec_bench.collecting import training_data
 from mmrec_bench.config import Component, Images, RunConfig
-from mmrec_bench.errors import ConfigError, MMRecError, StorageError
+from mmrec_bench.errors import ConfigError, MMRecError, PluginError, StorageError
 from mmrec_bench.evaluation import (
     STRICT,
     intervals,
-    measurements,
     only_valid,
     rank,
 )
@@ -31,6 +32,8 @@ from mmrec_bench.interfaces import (
     TrainingData,
     Transfers,
 )
+from mmrec_bench.measuring import measure_each, vectors_for
+from mmrec_bench.observers import observed
 from mmrec_bench.permutations import show
 from mmrec_bench.planning import PlannedRun, Task, Workspace, build_metrics, plan_one
 from mmrec_bench.plugins import Plugins
@@ -38,10 +41,7 @@ from mmrec_bench.predictions import PredictionStore
 from mmrec_bench.progress import progress
 from mmrec_bench.records import DatasetSpec, RunRecord, RunSpec
 from mmrec_bench.runfolder import RunFolder, make_record, read_request
-from mmrec_bench.types import (
-    Measurement,
-    Outcomes,
-)
+from mmrec_bench.types import Measurement, Outcomes, RecData
 
 log = logging.getLogger("mmrec_bench")
 
@@ -51,10 +51,31 @@ _CASES_PER_PART = {True: 64, False: 1024}
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A record and the per-case values behind it."""
+    """A record and the per-case values behind it.
+
+    Attributes:
+        record: as written.
+        measurements: by metric.
+        failures: one line for each metric that could not be measured and is not in the record.
+    """
 
     record: RunRecord
     measurements: dict[str, Measurement]
+    failures: tuple[str, ...] = ()
+
+
+class AllRuns(NamedTuple):
+    """What became of the runs of one call.
+
+    Attributes:
+        finished: in order, the asked-for model last.
+        failures: one line for each baseline that failed.
+        error: why the asked-for model failed; None = it is the last of `finished`.
+    """
+
+    finished: list[FinishedRun]
+    failures: list[str]
+    error: MMRecError | None
 
 
 def prepare(config: RunConfig, workspace: Workspace, plugins: Plugins) -> Task:
@@ -84,7 +105,16 @@ def _divide(
         component.name, registry.configure(component.name, component.options, section)
     )
     log.info("reading %s below %s", component.name, workspace.data_root)
-    data = dataset.load(workspace.data_root)
+    with guard.calling("dataset", component.name, dataset, "load"):
+        data = dataset.load(workspace.data_root)
+    owned = registry.find(component.name)
+    if not isinstance(data, RecData):
+        found = type(data).__name__
+        raise PluginError(
+            f"dataset {component.name!r} of {owned.owner} loaded {found}, expected RecData"
+        )
+    if owned.mark:
+        data = replace(data, version=f"{data.version}+{owned.mark}")
     leaks = protocol.describe_leaks(config.protocol)
     data = replace(data, card=replace(data.card, notes=(*data.card.notes, *leaks)))
     split = protocol.make_split(data, config.protocol, config.transfer)
@@ -108,18 +138,23 @@ def run(planned: PlannedRun, task: Task, workspace: Workspace, plugins: Plugins)
     A run that was killed goes on where its last whole part ended; a finished one is only measured.
     """
     metrics = build_metrics(planned.config.metrics, plugins)
-    with RunFolder.claim(
-        workspace.results,
-        planned.spec,
-        planned.config,
-        workspace.data_root,
-        fresh=workspace.fresh,
-    ) as folder:
+    with (
+        RunFolder.claim(
+            workspace.results,
+            planned.spec,
+            planned.config,
+            workspace.data_root,
+            fresh=workspace.fresh,
+        ) as folder,
+        observed(planned.spec) as tell,
+    ):
         store = open_store(folder, planned.spec, task)
         todo = store.missing()
         if len(todo) or (planned.probe_memory and not folder.memory_facts()):
             score_cases(planned, task, workspace, plugins, folder, store, todo)
-        return finish(planned.spec, task, metrics, folder, store)
+        finished = finish(planned.spec, task, metrics, folder, store, plugins)
+        tell(finished.record)
+        return finished
 
 
 def open_store(folder: RunFolder, spec: RunSpec, task: Task) -> PredictionStore:
@@ -142,29 +177,30 @@ def score_cases(
     recommender = make_ready(planned, task, workspace, plugins, folder)
     if planned.probe_memory and isinstance(recommender, ProbesMemory):
         log.info("probing what %s remembers of %s", name, task.data.name)
-        folder.keep_memory_facts(
-            recommender.probe_memory(task.data.catalog, seed=planned.spec.seed)
-        )
+        with guard.calling("model", name, recommender, "probe_memory"):
+            memory = recommender.probe_memory(task.data.catalog, seed=planned.spec.seed)
+        folder.keep_memory_facts(memory)
     if not len(todo):
         return
     cases = task.split.test
     orders = shown_orders(planned, cases)
     if isinstance(recommender, AsksAhead):
-        announce(recommender, cases.queries.take(todo), None if orders is None else orders[todo])
+        asked = None if orders is None else orders[todo]
+        announce(recommender, cases.queries.take(todo), asked, name)
     with progress(f"scoring with {name}", total=len(todo), unit="cases") as bar:
         for rows in _parts(todo, planned.recommender.reads_instructions):
             part = cases.take(rows)
             started = time.monotonic()
             if orders is None:
-                scores, shown = recommender.score(part.queries), None
-                check_scores(scores, part.queries, len(task.split.catalog), name)
+                scores = ask(recommender, part.queries, len(task.split.catalog), name)
+                shown = None
             else:
                 scores, shown = score_in_orders(recommender, part, orders[rows], name)
             folder.add_score_time(time.monotonic() - started, len(rows))
             store.append(rows, scores, rank(scores.values, part), shown)
             bar.advance(len(rows))
-    if isinstance(recommender, ReportsParameters):
-        folder.keep_facts(recommender.facts())
+    if facts := _facts(recommender, name):
+        folder.keep_facts(facts)
 
 
 def make_ready(
@@ -172,7 +208,8 @@ def make_ready(
 ) -> Recommender:
     """Return the model fitted or restored; with a source, learned there and then taken over."""
     name, seed = planned.spec.model.name, planned.spec.seed
-    recommender: Recommender = planned.recommender(planned.options)
+    with guard.calling("model", name, planned.recommender, "construction"):
+        recommender: Recommender = planned.recommender(planned.options)
     if task.source is None:
         training = _training_data(planned, task, workspace, plugins, folder)
         fit_or_restore(recommender, training, folder, name, seed)
@@ -184,7 +221,8 @@ def make_ready(
     fit_or_restore(recommender, training, folder, name, seed)
     if not isinstance(recommender, Transfers):
         raise ConfigError(f"model {name!r} cannot transfer from {task.source.data.name}")
-    recommender.transfer(shown)
+    with guard.calling("model", name, recommender, "transfer"):
+        recommender.transfer(shown)
     return recommender
 
 
@@ -198,7 +236,9 @@ def estimate(
     planned: PlannedRun, task: Task, workspace: Workspace, plugins: Plugins
 ) -> dict[str, str | int | float]:
     """Return what scoring all cases would cost; {} for a model whose answers cost nothing."""
-    recommender = planned.recommender(planned.options)
+    name = planned.spec.model.name
+    with guard.calling("model", name, planned.recommender, "construction"):
+        recommender = planned.recommender(planned.options)
     if not isinstance(recommender, EstimatesCost):
         return {}
     folder = RunFolder(workspace.results, planned.spec)
@@ -208,7 +248,8 @@ def estimate(
         n_cases, n_orders, n_candidates = orders.shape
         queries = queries.take(np.repeat(np.arange(n_cases), n_orders))
         queries = show(queries, orders.reshape(-1, n_candidates))
-    return recommender.estimate(training, queries)
+    with guard.calling("model", name, recommender, "estimate"):
+        return recommender.estimate(training, queries)
 
 
 def fit_or_restore(
@@ -217,14 +258,26 @@ def fit_or_restore(
     """Restore a saved model, or fit one and save it whole or not at all."""
     if folder.fitted:
         log.info("restoring %s from %s", name, folder.model)
-        recommender.restore(folder.model, training)
+        with guard.calling("model", name, recommender, "restore"):
+            recommender.restore(folder.model, training)
         return
     started = time.monotonic()
-    recommender.fit(training, seed=seed)
-    facts = recommender.facts() if isinstance(recommender, ReportsParameters) else {}
-    with folder.saving(time.monotonic() - started, facts) as target:
+    with guard.calling("model", name, recommender, "fit"):
+        recommender.fit(training, seed=seed)
+    seconds = time.monotonic() - started
+    with (
+        folder.saving(seconds, _facts(recommender, name)) as target,
+        guard.calling("model", name, recommender, "save"),
+    ):
         recommender.save(target)
     shutil.rmtree(folder.scratch, ignore_errors=True)
+
+
+def _facts(recommender: Recommender, name: str) -> dict[str, str | int | float]:
+    if not isinstance(recommender, ReportsParameters):
+        return {}
+    with guard.calling("model", name, recommender, "facts"):
+        return recommender.facts()
 
 
 def evaluate(
@@ -262,7 +315,7 @@ def evaluate(
                 f"{run_id} is unfinished: {missing} of {len(task.split.test)} cases have no "
                 "prediction; run the same command again to go on"
             )
-        return finish(request.spec, task, built, folder, store)
+        return finish(request.spec, task, built, folder, store, plugins)
 
 
 def ablate(
@@ -296,6 +349,7 @@ def finish(
     metrics: list[Metric],
     folder: RunFolder,
     store: PredictionStore,
+    plugins: Plugins,
 ) -> FinishedRun:
     """Measure stored predictions and write the record."""
     predictions = store.read()
@@ -305,17 +359,24 @@ def finish(
         catalog=split.catalog,
         item_counts=np.bincount(split.train.item, minlength=len(split.catalog)),
         answers=predictions.answers,
+        histories=split.test.queries.history,
+        vectors=vectors_for(metrics, task, plugins),
     )
-    measured = measurements(metrics, outcomes)
+    measured, failures = measure_each(metrics, outcomes)
     better = {metric.name: type(metric).higher_is_better for metric in metrics}
     if predictions.answers is not None:
         ranking = [metric for metric in metrics if not metric.name.startswith("valid_rate")]
-        strict = measurements(ranking, only_valid(outcomes))
+        ranking = [metric for metric in ranking if metric.name in measured]
+        strict, failed = measure_each(ranking, only_valid(outcomes), STRICT)
+        failures += failed
         measured |= {f"{STRICT}{name}": one for name, one in strict.items()}
         better |= {f"{STRICT}{name}": better[name] for name in strict}
-    record = make_record(spec, task.data, split, predictions, intervals(measured), better, folder)
-    folder.write_record(record)
-    return FinishedRun(record, measured)
+    cases = case_table(split, measured)
+    record = make_record(
+        spec, task.data, split, predictions, intervals(measured), better, folder, cases.hash
+    )
+    folder.write_record(record, cases)
+    return FinishedRun(record, measured, tuple(failures))
 
 
 def _parts(
@@ -329,22 +390,17 @@ def _parts(
 
 def run_all(
     planned: list[PlannedRun], task: Task, workspace: Workspace, plugins: Plugins
-) -> tuple[list[FinishedRun], list[str]]:
-    """Run baselines and then the model; a baseline that fails is named and the rest goes on.
-
-    Returns:
-        The finished runs in order, and one line for each baseline that failed.
-
-    Raises:
-        MMRecError: the model itself failed.
-    """
-    finished, failures = [], []
+) -> AllRuns:
+    """Run baselines and then the model; one that fails is named and the rest goes on."""
+    finished: list[FinishedRun] = []
+    failures: list[str] = []
     for one in planned:
         try:
             finished.append(run(one, task, workspace, plugins))
         except MMRecError as error:
             if one is planned[-1]:
-                raise
+                return AllRuns(finished, failures, error)
             failures.append(f"baseline {one.spec.model.name} failed: {error}")
             log.error("%s", failures[-1])
-    return finished, failures
+            log.debug("why:", exc_info=error)
+    return AllRuns(finished, failures, None)

@@ -4,7 +4,7 @@ All of it works in a canonical numbering (ids sorted as strings), so that what i
 does not depend on how a loader numbered its users and items.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,9 +69,7 @@ def prepare(
     _require(rows, f"no user and item keep {config.k_core} interactions each; lower k_core")
     kept_users, user = np.unique(rows.user, return_inverse=True)
     kept_items, item = np.unique(rows.item, return_inverse=True)
-    compact = Interactions(
-        user.astype(np.int32), item.astype(np.int32), rows.timestamp, rows.rating
-    )
+    compact = replace(rows, user=user.astype(np.int32), item=item.astype(np.int32))
     counts["same_time_ties_ppm"] = round(1e6 * float(_tied_in_time(compact).mean()))
     return Prepared(compact, user_order[kept_users], item_order[kept_items], counts)
 
@@ -97,7 +95,18 @@ def assign_parts(rows: Interactions, n_users: int, config: ProtocolConfig) -> ND
     interaction, test first, while train keeps one.
     global-time: two cuts at quantiles of all times; interactions at the cut's own second go to the
     later part, so that no part sees a time of a later one.
+    given: as the data set is published; a repeat that the filter drops is the only change.
+
+    Raises:
+        ProtocolError: split=given, and the data set has no division of its own.
     """
+    if config.split == "given":
+        if rows.part is None:
+            raise ProtocolError(
+                "split=given: this data set has no published division; use split=leave-one-out, "
+                "user-ratio, random-ratio or global-time"
+            )
+        return rows.part
     lengths = np.bincount(rows.user, minlength=n_users)
     starts = np.cumsum(lengths) - lengths
     position = np.arange(len(rows)) - starts[rows.user]
@@ -172,7 +181,7 @@ def _renumber(rows: Interactions, new_user: Int64Array, new_item: Int64Array) ->
     user = new_user[rows.user].astype(np.int32)
     order = np.argsort(user, kind="stable")
     item = new_item[rows.item].astype(np.int32)
-    return Interactions(user[order], item[order], rows.timestamp[order], rows.rating[order])
+    return replace(rows, user=user, item=item).take(order)
 
 
 def _kept(rows: Interactions, keep: BoolArray, name: str, counts: dict[str, int]) -> Interactions:

@@ -1,6 +1,7 @@
-"""Vectors of a catalog's items from an encoder, remembered by the content of the pictures."""
+"""Vectors of a catalog's items from an encoder, remembered by the pictures or the words."""
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Container, Iterable, Iterator
@@ -25,7 +26,7 @@ _SECONDS_PER_PART = 30.0
 _DIGEST_BYTES = 32
 
 Rows = dict[str, FloatArray]
-"""Content key of a picture -> its row (D,)."""
+"""Content key of a picture, or of an item's words -> its row (D,)."""
 
 
 def encode_catalog(catalog: Catalog, encoder: Encoder, name: str) -> FloatArray:
@@ -34,7 +35,9 @@ def encode_catalog(catalog: Catalog, encoder: Encoder, name: str) -> FloatArray:
     Rows of an encoder that looks at pictures (`encodes = "picture"`, what an encoder is without the
     attribute) are cached below the cache folder, per encoder fingerprint, under the hash of the
     first picture's bytes; a picture shared by several items is encoded once. Rows of an encoder
-    that looks at the item (`encodes = "item"`) are asked for anew each time.
+    that reads (`encodes = "words"`) are cached likewise under the hash of the item's title, text,
+    attributes and image words. Those of one that looks at the item itself (`encodes = "item"`) are
+    asked for anew each time.
 
     Args:
         catalog: N items.
@@ -45,17 +48,20 @@ def encode_catalog(catalog: Catalog, encoder: Encoder, name: str) -> FloatArray:
         (N, D) float32; a row of NaN for an item that has nothing to encode.
 
     Raises:
-        ConfigError: an encoder that looks at items has a vector for none of them.
+        ConfigError: an encoder that looks at items or words has a vector for none of them.
         PluginError: the encoder gives another shape, or rows that are neither finite nor all NaN.
         StorageError: the cache cannot be written.
     """
-    if not looks_at_pictures(encoder):
-        return _encode_items(catalog, encoder, name)
-    keys = content_keys(catalog)
+    kind = getattr(encoder, "encodes", "picture")
+    if kind == "item":
+        return _checked(_encode_items(catalog, encoder, name), catalog, name)
+    keys = _word_keys(catalog) if kind == "words" else content_keys(catalog)
     rows = _rows(keys, catalog, encoder, name) if keys else {}
     vectors = np.full((len(catalog), _width(rows, catalog, encoder, name)), np.nan, np.float32)
     for index, key in keys.items():
         vectors[index] = rows[key]
+    if kind == "words":
+        return _checked(vectors, catalog, name)
     broken = [index for index in keys if np.isnan(vectors[index, 0])]
     if broken:
         log.warning(
@@ -67,7 +73,7 @@ def encode_catalog(catalog: Catalog, encoder: Encoder, name: str) -> FloatArray:
 
 def looks_at_pictures(encoder: Encoder) -> bool:
     """Say whether the encoder's rows come from the catalog's pictures."""
-    return getattr(encoder, "encodes", "picture") != "item"
+    return getattr(encoder, "encodes", "picture") not in ("item", "words")
 
 
 def _encode_items(catalog: Catalog, encoder: Encoder, name: str) -> FloatArray:
@@ -77,7 +83,11 @@ def _encode_items(catalog: Catalog, encoder: Encoder, name: str) -> FloatArray:
             batch = catalog[start : start + _BATCH]
             parts.append(_encode(encoder, batch, name))
             bar.advance(len(batch))
-    vectors = np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+    return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+
+
+def _checked(vectors: FloatArray, catalog: Catalog, name: str) -> FloatArray:
+    """Say which items have no vector; it is an error where all have none."""
     without = np.flatnonzero(np.isnan(vectors).any(axis=1)).tolist()
     if without and len(without) == len(catalog):
         raise ConfigError(
@@ -90,6 +100,16 @@ def _encode_items(catalog: Catalog, encoder: Encoder, name: str) -> FloatArray:
             *(len(without), len(catalog), name, catalog.items[without[0]]),
         )
     return vectors
+
+
+def _word_keys(catalog: Catalog) -> dict[int, str]:
+    """Return item number -> hash of all that stands of it in words, for the items that have any."""
+    keys = {}
+    for item in catalog:
+        words = [item.title, item.text, sorted(item.attributes.items()), list(item.image_words)]
+        if any(words):
+            keys[item.index] = hashlib.sha256(json.dumps(words).encode()).hexdigest()
+    return keys
 
 
 def _rows(keys: dict[int, str], catalog: Catalog, encoder: Encoder, name: str) -> Rows:
@@ -105,7 +125,7 @@ def _rows(keys: dict[int, str], catalog: Catalog, encoder: Encoder, name: str) -
         with locked(cache.folder, on_wait=_tell_wait):
             rows = cache.sweep(firsts)
             todo = [(key, catalog[index]) for key, index in firsts.items() if key not in rows]
-            for part in _encode_pictures(todo, encoder, name):
+            for part in _encode_new(todo, encoder, name):
                 cache.append(part)
                 rows.update(part)
     widths = {len(row) for row in rows.values()}
@@ -118,14 +138,14 @@ def _rows(keys: dict[int, str], catalog: Catalog, encoder: Encoder, name: str) -
 
 
 def _tell_wait(holder: LockHolder) -> None:
-    log.info("waiting for %s, which encodes the same pictures", holder)
+    log.info("waiting for %s, which encodes the same items", holder)
 
 
-def _encode_pictures(todo: list[tuple[str, Item]], encoder: Encoder, name: str) -> Iterator[Rows]:
+def _encode_new(todo: list[tuple[str, Item]], encoder: Encoder, name: str) -> Iterator[Rows]:
     """Encode in batches; yields what is worth a part of the cache."""
     part: Rows = {}
     began = time.monotonic()
-    with progress(f"encoding pictures with {name}", total=len(todo), unit="pictures") as bar:
+    with progress(f"encoding with {name}", total=len(todo), unit="items") as bar:
         for start in range(0, len(todo), _BATCH):
             batch = todo[start : start + _BATCH]
             found = _encode(encoder, [item for _, item in batch], name)

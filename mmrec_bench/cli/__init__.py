@@ -4,7 +4,9 @@ import errno
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -13,11 +15,17 @@ from mmrec_bench.errors import MMRecError, did_you_mean
 
 COMMANDS = {
     "run": "run a model on a data set and write its record",
+    "tune": "choose a model's options on validation",
     "ablate": "repeat a run without, with shuffled and with grey pictures",
     "evaluate": "measure stored predictions again, without the model",
+    "sweep": "run models x data sets x seeds from files",
+    "compare": "test whether differences between runs are real",
     "leaderboard": "turn records into a CSV table",
+    "report": "write a site of all records that opens from disk",
     "list": "list registered data sets, builders, encoders, models or metrics",
     "plugins": "list plugins with versions, and the broken ones with reasons",
+    "new-plugin": "write a new plugin: an installable distribution with its tests",
+    "check-plugin": "check a plugin against the contract of its kind, and explain each failure",
     "show": "show the record of a run",
     "doctor": "say what this machine offers and where weights and data were looked for",
     "data": "fetch a data set from its publisher",
@@ -35,8 +43,12 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command."""
         if cmd_name in COMMANDS:
-            module = import_module(f"mmrec_bench.cli.{cmd_name.replace('list', 'listing')}")
+            file = cmd_name.replace("list", "listing").replace("-", "_")
+            module = import_module(f"mmrec_bench.cli.{file}")
             command: click.Command = module.command
+            for option in command.params:
+                if option.name == "as_json":
+                    option.callback = _without_bars
             return command
         return super().get_command(ctx, cmd_name)
 
@@ -66,40 +78,87 @@ class LazyGroup(click.Group):
     epilog="Start with: mmrec-bench run --model chatglm2-ptv2 --dataset amazon",
 )
 @click.version_option(package_name="mmrec-bench")
+@click.option(
+    "--plugin",
+    "plugin_files",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Load a one-file plugin; can be given again, also after the command. $MMREC_PLUGINS names "
+    "files for every call.",
+)
 @click.option("--debug", is_flag=True, help="Print the traceback of an error.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no notices, only results.")
 @click.pass_context
-def cli(ctx: click.Context, debug: bool, quiet: bool) -> None:
+def cli(ctx: click.Context, plugin_files: tuple[Path, ...], debug: bool, quiet: bool) -> None:
     """Evaluate multimodal recommenders and language models under one protocol."""
     ctx.obj = {"debug": debug, "quiet": quiet}
     _set_up_output(quiet=quiet, debug=debug)
+    if plugin_files:
+        from mmrec_bench.plugins import installed, load_file, register_commands  # noqa: PLC0415
+
+        for path in plugin_files:
+            load_file(installed(), path)
+        register_commands(installed(), cli)
+
+
+def plugin_files_first(arguments: Sequence[str]) -> list[str]:
+    """Move each `--plugin FILE` before the command, where the group reads it."""
+    front: list[str] = []
+    rest: list[str] = []
+    given = list(arguments)
+    while given:
+        word = given.pop(0)
+        if word == "--":
+            return [*front, *rest, word, *given]
+        if word.startswith("--plugin="):
+            front.append(word)
+        elif word == "--plugin" and given:
+            front += [word, given.pop(0)]
+        else:
+            rest.append(word)
+    return [*front, *rest]
 
 
 def _set_up_output(*, quiet: bool, debug: bool) -> None:
-    from mmrec_bench.progress import set_mode  # noqa: PLC0415 - not needed by --help
+    from mmrec_bench.progress import Notices, set_mode  # noqa: PLC0415 - not needed by --help
 
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr, force=True)
+    logging.basicConfig(
+        format="%(message)s", level=logging.WARNING, handlers=[Notices()], force=True
+    )
     level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
     logging.getLogger("mmrec_bench").setLevel(level)
     set_mode("quiet" if quiet else None)
 
 
+def _without_bars(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
+    """Show no live bars where a program reads the results; lines, or nothing, as elsewhere."""
+    from mmrec_bench.progress import set_mode  # noqa: PLC0415
+
+    if as_json:
+        set_mode("quiet" if ctx.obj and ctx.obj["quiet"] else None, live=False)
+    return as_json
+
+
 def main() -> NoReturn:
     """Run the command line; errors made on purpose are one line and an exit code."""
-    from mmrec_bench.plugins import installed  # noqa: PLC0415 - lets `import mmrec_bench.cli` be cheap
+    from mmrec_bench.guard import DISK_ERRORS  # noqa: PLC0415 - lets `import mmrec_bench.cli` be cheap
+    from mmrec_bench.plugins import installed, register_commands  # noqa: PLC0415
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     debug = "--debug" in sys.argv
+    if debug:
+        logging.getLogger("mmrec_bench").setLevel(logging.DEBUG)
     try:
-        installed().manager.hook.mmrec_register_commands(cli=cli)
-        cli.main(standalone_mode=True)
+        register_commands(installed(), cli)
+        cli.main(plugin_files_first(sys.argv[1:]), standalone_mode=True)
     except MMRecError as error:
         _fail(error, str(error), error.exit_code, debug=debug)
     except OSError as error:
         if error.errno == errno.EPIPE:  # the reader of our output went away, e.g. `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+        if error.errno not in DISK_ERRORS:
             raise
         _fail(error, f"cannot write {error.filename or 'a file'}: {error.strerror}", 1, debug=debug)
     sys.exit(0)

@@ -11,6 +11,7 @@ from mmrec_bench.planning import Workspace
 from mmrec_bench.plugins import installed
 from mmrec_bench.runfolder import read_request
 from mmrec_bench.tables import ablation_rows, ablation_table
+from mmrec_bench.terminal import show
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _MODES: tuple[Images, ...] = ("real", "none", "shuffled", "grey")
@@ -55,4 +56,4 @@ def command(
     if as_json:
         echo_json(ablation_rows(finished))
     else:
-        click.echo(ablation_table(finished))
+        show(ablation_table(finished))

@@ -12,6 +12,7 @@ from mmrec_bench.comparison import Comparison, compare, load_groups
 from mmrec_bench.errors import UnknownNameError
 from mmrec_bench.records import finite
 from mmrec_bench.tables import comparison_table
+from mmrec_bench.terminal import show
 
 
 @click.command(
@@ -71,7 +72,7 @@ def command(
     if as_json:
         echo_json(_plain(_values(found)))
     else:
-        click.echo(comparison_table(found, level))
+        show(comparison_table(found, level))
 
 
 def _values(found: Comparison) -> dict[str, object]:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import click
 
+from mmrec_bench import guard
 from mmrec_bench.cli import echo_json
+from mmrec_bench.errors import MMRecError
 from mmrec_bench.interfaces import ReportsSearch
 from mmrec_bench.paths import cache_dir, data_root
 from mmrec_bench.plugins import installed
@@ -105,9 +107,13 @@ def _searches() -> dict[str, str]:
     for kind in ("dataset", "model", "encoder"):
         registry = installed()[kind]
         for name in {owned.entry.target: owned.entry.name for owned in registry}.values():
-            cls = registry.load(name)
-            if issubclass(cls, ReportsSearch):
-                rows |= cls.search(data_root())
+            try:
+                cls = registry.load(name)
+                if issubclass(cls, ReportsSearch):
+                    with guard.calling(kind, name, cls, "search"):
+                        rows |= cls.search(data_root())
+            except MMRecError as error:  # of one plugin; the others are told
+                rows[f"{kind} {name}"] = str(error)
     return rows
 
 

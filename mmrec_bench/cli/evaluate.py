@@ -8,6 +8,7 @@ from mmrec_bench import runner
 from mmrec_bench.cli import echo_json
 from mmrec_bench.plugins import installed
 from mmrec_bench.tables import run_table
+from mmrec_bench.terminal import show
 
 
 @click.command()
@@ -46,4 +47,4 @@ def command(
     protocols = dict.fromkeys(one.record.spec.protocol_id for one in finished)
     for protocol in protocols:
         same = [one for one in finished if one.record.spec.protocol_id == protocol]
-        click.echo(run_table(same))
+        show(run_table(same))

@@ -7,8 +7,9 @@ import click
 
 from mmrec_bench.errors import ConfigError
 from mmrec_bench.files import atomic_write
-from mmrec_bench.leaderboard import FORMATS, Board, build, render
+from mmrec_bench.leaderboard import FORMATS, Board, build, render, to_blocks
 from mmrec_bench.records import read_records
+from mmrec_bench.terminal import is_terminal, show
 
 _SUFFIXES = {"csv": ".csv", "markdown": ".md", "latex": ".tex", "html": ".html", "json": ".json"}
 
@@ -48,6 +49,7 @@ _SUFFIXES = {"csv": ".csv", "markdown": ".md", "latex": ".tex", "html": ".html",
 )
 @click.option("--dataset", "only", multiple=True, help="Only this data set; can be given again.")
 @click.option("--check", is_flag=True, help="Write nothing; fail where a table is out of date.")
+@click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON; write nothing.")
 def command(
     results: tuple[Path, ...],
     output: Path | None,
@@ -57,13 +59,15 @@ def command(
     baseline: str | None,
     only: tuple[str, ...],
     check: bool,
+    as_json: bool,
 ) -> None:
     """Write the tables of all records below one or more RESULTS folders.
 
     One row a model with its options; runs that differ in their seed alone are one row. Rows are
     ranked only within one data set and protocol. Each row is tested against the best one over the
     same cases, where the per-case values beside the records are there. A record that was changed by
-    hand is refused, and so are two records of one run with different numbers.
+    hand is refused, and so are two records of one run with different numbers. Without --output the
+    tables are also shown, where this is a terminal.
     """
     stored = read_records(*results)
     known = {one.record.spec.dataset.name for one in stored}
@@ -73,12 +77,17 @@ def command(
         stored = [one for one in stored if one.record.spec.dataset.name in only]
     names = tuple(name.strip() for name in metrics.split(",")) if metrics else ()
     boards = build(stored, metrics=names, sort=sort, baseline=baseline)
+    if as_json:
+        click.echo(render(boards, "json"), nl=False)
+        return
     tables = _tables(boards, results[0] / "leaderboard", output, form)
     stale = [path for path, text in tables.items() if not _is_current(path, text)]
     if check:
         for path in stale:
             click.echo(f"{path} is not what the records say", err=True)
         sys.exit(1 if stale else 0)
+    if output is None and is_terminal():
+        show([*to_blocks(boards), ""])
     for path, text in tables.items():
         atomic_write(path, text.encode())
         shown = [b for b in boards if output is not None or b.dataset == path.stem]

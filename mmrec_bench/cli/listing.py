@@ -7,6 +7,7 @@ import click
 from mmrec_bench.cli import echo_json
 from mmrec_bench.plugins import installed
 from mmrec_bench.registry import Registry
+from mmrec_bench.terminal import Table, show
 
 _KINDS = {
     "datasets": "dataset",
@@ -15,6 +16,7 @@ _KINDS = {
     "models": "model",
     "metrics": "metric",
     "teachers": "teacher",
+    "trackers": "tracker",
 }
 
 
@@ -42,11 +44,9 @@ def command(kind: str, name: str | None, as_json: bool) -> None:
     if as_json:
         echo_json(rows)
         return
-    columns = list(rows[0]) if rows else []
-    widths = {column: max(len(row[column]) for row in rows) for column in columns[:-1]}
-    for row in rows:
-        cells = [row[column].ljust(width) for column, width in widths.items()]
-        click.echo("  ".join([*cells, row[columns[-1]]]).rstrip())
+    if rows:
+        columns, cells = list(rows[0]), [list(row.values()) for row in rows]
+        show([Table(columns, cells, n_left=len(columns), headed=False, wraps=True)])
 
 
 def options_of(registry: Registry, name: str) -> Iterator[dict[str, str]]:

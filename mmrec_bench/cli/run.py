@@ -10,45 +10,23 @@ import yaml
 
 from mmrec_bench import planning, runner
 from mmrec_bench.cli import echo_json
-from mmrec_bench.config import RunConfig, parse_override, read_yaml
+from mmrec_bench.cli.options import hear, resolve_config, what_runs, where_it_runs, who_hears
+from mmrec_bench.config import parse_override
 from mmrec_bench.errors import ConfigError
 from mmrec_bench.paths import data_root as default_data_root
 from mmrec_bench.plugins import installed
 from mmrec_bench.tables import run_table
-
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+from mmrec_bench.terminal import show
 
 
 @click.command(
     epilog="Examples:  mmrec-bench run --model popularity --dataset movielens "
     "-o protocol.candidates=full   |   mmrec-bench run --config configs/amazon/chatglm2-ptv2.yaml"
 )
-@click.option("--model", "-m", help="A registered model; see `mmrec-bench list models`.")
-@click.option("--dataset", "-d", help="A registered data set; see `mmrec-bench list datasets`.")
-@click.option(
-    "--instructions", help="A registered instruction builder.  [default: the model's choice]"
-)
+@what_runs
 @click.option("--metrics", help="Comma-separated, e.g. ndcg@10,recall@20,auc.")
-@click.option("--protocol", help="leave-one-out | user-ratio | random-ratio | global-time")
-@click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), help="A YAML configuration."
-)
-@click.option(
-    "overrides",
-    "-o",
-    "--option",
-    multiple=True,
-    metavar="SECTION.KEY=VALUE",
-    help="Set one option, e.g. -o model.backbone=smollm2 -o protocol.n_candidates=50.",
-)
-@click.option("--seed", type=int, help="Seed of the model.  [default: 0]")
-@click.option(
-    "--data-root",
-    type=_FOLDER,
-    help="Where the data set's files lie.  [default: $MMREC_DATA, data]",
-)
-@click.option("--results", type=_FOLDER, default=Path("results"), show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto | cpu | cuda | cuda:1 ...")
+@where_it_runs
+@who_hears
 @click.option("--limit-cases", type=int, help="Score only the first n test cases.")
 @click.option(
     "--resume/--fresh", default=True, help="Go on where a killed run stopped, or start anew."
@@ -120,6 +98,7 @@ def command(
     data_root: Path | None,
     results: Path,
     device: str,
+    trackers: tuple[str, ...],
     limit_cases: int | None,
     resume: bool,
     baselines: bool,
@@ -163,8 +142,12 @@ def command(
     )
     plugins = installed()
     planning.check_config(run_config, plugins)
+    hear(() if dry_run else trackers)
     task = runner.prepare(run_config, workspace, plugins)
-    planned = planning.plan(task, workspace, plugins, baselines=baselines)
+    failures: list[str] = []
+    planned = planning.plan(
+        task, workspace, plugins, baselines=baselines, on_failure=failures.append
+    )
     if dry_run:
         specs = [
             one.spec.model_dump(mode="json")
@@ -177,12 +160,14 @@ def command(
         else:
             click.echo(yaml.safe_dump_all(specs, sort_keys=False, allow_unicode=True), nl=False)
         return
-    finished, failures = runner.run_all(planned, task, workspace, plugins)
+    finished, failed, error = runner.run_all(planned, task, workspace, plugins)
     if as_json:
         echo_json([one.record.model_dump(mode="json") for one in finished])
-    else:
-        click.echo(run_table(finished))
-    if failures:
+    elif finished:
+        show(run_table(finished, compare=error is None))
+    if error is not None:
+        raise error
+    if failures or failed or any(one.failures for one in finished):
         sys.exit(1)
 
 
@@ -217,29 +202,3 @@ def _estimate(
     one: planning.PlannedRun, task: planning.Task, workspace: planning.Workspace
 ) -> dict[str, str | int | float]:
     return runner.estimate(one, task, workspace, installed())
-
-
-def resolve_config(
-    path: Path | None, chosen: dict[str, Any], overrides: tuple[str, ...]
-) -> RunConfig:
-    """Lay the command line's choices over the configuration file.
-
-    Raises:
-        ConfigError: no model or data set, an unknown key, or a value of the wrong type.
-    """
-    values: dict[str, Any] = read_yaml(path) if path is not None else {}
-    for key, value in chosen.items():
-        if value is None:
-            continue
-        if key == "metrics":
-            values[key] = tuple(name.strip() for name in value.split(","))
-        elif key == "protocol":
-            values[key] = {**(values.get(key) or {}), "split": value}
-        else:
-            values[key] = value
-    for key in ("model", "dataset"):
-        if key not in values:
-            raise click.UsageError(
-                f"--{key} is missing; `mmrec-bench list {key}s` shows what there is"
-            )
-    return RunConfig.parse(values, overrides)

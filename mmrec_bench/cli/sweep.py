@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from mmrec_bench.cli import echo_json
-from mmrec_bench.cli.options import where_it_runs
+from mmrec_bench.cli.options import hear, where_it_runs, who_hears
 from mmrec_bench.paths import data_root as default_data_root
 from mmrec_bench.planning import Workspace
 from mmrec_bench.plugins import installed
@@ -24,6 +24,7 @@ from mmrec_bench.sweeps import Step, read_sweep, sweep, wants_baselines
     metavar="FILE...",
 )
 @where_it_runs
+@who_hears
 @click.option("--fresh", is_flag=True, help="Run again what has a record already.")
 @click.option("--dry-run", is_flag=True, help="List the runs and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
@@ -32,6 +33,7 @@ def command(
     data_root: Path | None,
     results: Path,
     device: str,
+    trackers: tuple[str, ...],
     fresh: bool,
     dry_run: bool,
     as_json: bool,
@@ -52,6 +54,7 @@ def command(
         else:
             click.echo("\n".join(titles))
         return
+    hear(trackers)
     workspace = Workspace(results, data_root or default_data_root(), device, fresh=fresh)
     steps: list[Step] = []
     for runs, baselines in plans:

@@ -1,4 +1,4 @@
-"""Boards as text: CSV with raw numbers, and Markdown, LaTeX and HTML for reading."""
+"""Boards as text: CSV with raw numbers; Markdown, LaTeX, HTML and the terminal for reading."""
 
 import csv
 import html
@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 
 from mmrec_bench.leaderboard.rows import LEVEL, Board, Cell, Row
+from mmrec_bench.terminal import Block, Heading, Role, Table
 
 _BEFORE = (
     *("dataset", "dataset_version", "protocol_id", "split", "candidates", "n_candidates"),
@@ -115,6 +116,34 @@ def to_html(boards: Sequence[Board]) -> str:
     return _PAGE.format(body="\n".join(parts))
 
 
+def to_blocks(boards: Sequence[Board]) -> list[Block]:
+    """Lay out boards for a terminal."""
+    blocks: list[Block] = []
+    for board in boards:
+        header, rows = _table(board, _Plain)
+        best = {name: _best(board, name) for name in board.metrics}
+        roles: dict[tuple[int, int], Role] = {
+            (number, header.index(name)): "best"
+            for number, row in enumerate(board.rows)
+            for name in board.metrics
+            if row is best[name]
+        }
+        blocks += [Heading(board.title), "", Table(header, rows, roles), "", _note(board), ""]
+    return blocks[:-1]
+
+
+class _Plain:
+    """How a cell is written on a terminal, which points out the best itself."""
+
+    @staticmethod
+    def text(value: str) -> str:
+        return value
+
+    @staticmethod
+    def bold(value: str) -> str:
+        return value
+
+
 class _Markdown:
     """How a cell is written in Markdown."""
 
@@ -160,7 +189,7 @@ class _Html:
         return f"<strong>{value}</strong>"
 
 
-Style = type[_Markdown] | type[_Latex] | type[_Html]
+Style = type[_Plain] | type[_Markdown] | type[_Latex] | type[_Html]
 
 
 def _table(board: Board, style: Style) -> tuple[list[str], list[list[str]]]:

@@ -1,37 +1,88 @@
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mmrec_bench import hookspecs
-from mmrec_bench.interfaces import (
-    Describer,
-    Encoder,
-    InstructionBuilder,
-    Metric,
-    Recommender,
-    Teacher,
-    WritingRequest,
-    Written,
-)
-from mmrec_bench.plugins import installed
-from mmrec_bench.testing import (
-    DatasetTests,
-    InstructionBuilderTests,
-    MetricTests,
-    RecommenderTests,
-    toy_data,
-)
-from mmrec_bench.types import RecData
+from mmrec_bench.contract.registered import Asked, check
+from mmrec_bench.interfaces import Recommender, Teacher, WritingRequest, Written
+from mmrec_bench.plugins import Plugins, find_entry_points, installed, load, load_file
+from mmrec_bench.testing import RecommenderTests
 
 ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "plugins"
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+KINDS = ("model", "dataset", "instructions", "encoder", "metric", "teacher")
 
 
-def class_of(heading: str, page: str = CONTRIBUTING) -> Any:  # noqa: ANN401 - as the docs define
+def blocks_of(page: str) -> tuple[str, list[str]]:
+    """The name of the file that a page tells to copy, and the page's blocks of Python."""
+    text = (PAGES / f"{page}.md").read_text(encoding="utf-8")
+    name = re.search(r"copy it into `(\w+\.py)`", text)
+    assert name is not None
+    return name[1], re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def load_page(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Plugins, str]:
+    """Load the file that a page tells to copy as a one-file plugin; return its entry's name."""
+    file, blocks = blocks_of(page)
+    (folder / file).write_text(blocks[0], encoding="utf-8")
+    monkeypatch.setitem(sys.modules, Path(file).stem, None)  # put back, and taken away, at the end
+    del sys.modules[Path(file).stem]
+    plugins = load(find_entry_points())
+    loaded = load_file(plugins, folder / file)
+    (name,) = [o.entry.name for o in plugins[page] if o.owner == loaded.distribution]
+    return plugins, name
+
+
+@pytest.mark.parametrize("page", KINDS)
+def test_the_file_on_a_page_keeps_the_contract_of_its_kind(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins, name = load_page(page, tmp_path, monkeypatch)
+    (tmp_path / "pairs.tsv").write_text("u\ta\nu\tb\nv\ta\n")
+    (tmp_path / "made").mkdir()
+    results = check(Asked(page, name, {}, tmp_path, tmp_path / "made"), plugins)
+    assert not [one for one in results if one.outcome == "failed"]
+    assert sum(one.outcome == "ok" for one in results) >= (2 if page == "teacher" else 6)
+
+
+def test_the_tests_on_the_pages_pass(tmp_path: Path) -> None:
+    for page in KINDS[:-1]:
+        file, blocks = blocks_of(page)
+        (tmp_path / f"test_{file}").write_text("\n".join(blocks[:2]), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"(\d+) passed", done.stdout)
+
+
+def test_the_teacher_in_the_docs_writes_one_answer_a_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins, name = load_page("teacher", tmp_path, monkeypatch)
+    registry = plugins["teacher"]
+    teacher = registry.create(name, registry.configure(name, {}, "teacher"))
+    assert isinstance(teacher, Teacher)
+    assert teacher.write([WritingRequest((), None, "yes")]) == [Written("YES")]
+
+
+@pytest.mark.parametrize("page", KINDS)
+def test_the_index_links_every_page(page: str) -> None:
+    assert f"({page}.md)" in (PAGES / "README.md").read_text(encoding="utf-8")
+
+
+def class_of(heading: str, page: str) -> Any:  # noqa: ANN401 - as the docs define
     """Run the first code block under a heading and return the class that it defines."""
     section = re.split(rf"\n##+ {re.escape(heading)}\n", page, maxsplit=1)[1]
     source = re.search(r"```python\n(.*?)```", section, re.DOTALL)
@@ -43,61 +94,11 @@ def class_of(heading: str, page: str = CONTRIBUTING) -> Any:  # noqa: ANN401 - a
     ]
 
 
-class TestModelInTheDocs(RecommenderTests):
-    def make(self) -> Recommender:
-        cls = class_of("A model")
-        recommender: Recommender = cls(cls.Config())
-        return recommender
-
-
 class TestModelInTheReadme(RecommenderTests):
     def make(self) -> Recommender:
         cls = class_of("Add your own in 20 lines", README)
         recommender: Recommender = cls(cls.Config())
         return recommender
-
-
-class TestDatasetInTheDocs(DatasetTests):
-    def make(self) -> Any:  # noqa: ANN401 - a class of the docs
-        cls = class_of("A data set")
-        return cls(cls.Config())
-
-    def load(self, tmp_path: Path) -> RecData:
-        tmp_path.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "pairs.tsv").write_text("u\ta\nu\tb\nv\ta\n")
-        data: RecData = self.make().load(tmp_path)
-        return data
-
-
-class TestBuilderInTheDocs(InstructionBuilderTests):
-    def make(self) -> InstructionBuilder:
-        cls = class_of("An instruction builder")
-        builder: InstructionBuilder = cls(cls.Config())
-        return builder
-
-
-class TestMetricInTheDocs(MetricTests):
-    def make(self) -> Metric:
-        cls = class_of("A metric")
-        metric: Metric = cls(cls.Config())
-        return metric
-
-
-def test_the_encoder_in_the_docs_encodes_and_describes() -> None:
-    cls = class_of("An encoder")
-    encoder = cls(cls.Config())
-    assert isinstance(encoder, Encoder)
-    assert isinstance(encoder, Describer)
-    items = toy_data().catalog[:3]
-    assert encoder.encode(items).shape == (3, 1)
-    assert len(encoder.describe(items)) == 3
-
-
-def test_the_teacher_in_the_docs_writes_one_answer_a_request() -> None:
-    cls = class_of("A teacher")
-    teacher = cls(cls.Config())
-    assert isinstance(teacher, Teacher)
-    assert teacher.write([WritingRequest((), None, "yes")]) == [Written("YES")]
 
 
 @pytest.mark.parametrize(

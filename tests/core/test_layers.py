@@ -9,16 +9,18 @@ HEAVY = {"torch", "transformers", "peft", "openai", "polars", "mmrec_plugins"}
 # each module may import modules of lower layers, and of its own
 LAYERS = [
     {"errors"},
-    {"types", "files", "paths", "progress"},
+    {"types", "files", "paths", "progress", "guard", "terminal"},
     {"config", "images", "download"},
-    {"interfaces", "ranks", "splitting", "candidates", "ties"},
-    {"hookspecs", "registry"},
+    {"interfaces", "ranks", "splitting", "candidates", "ties", "statistics", "cases"},
+    {"hookspecs", "registry", "spaces"},
     {"plugins", "protocol", "transfer", "examples", "evaluation", "permutations", "pictures"},
-    {"predictions", "records", "descriptions", "vectors"},
-    {"runfolder", "planning"},
-    {"collecting", "asking"},
-    {"runner", "leaderboard"},
-    {"tables", "testing"},
+    {"predictions", "records", "descriptions", "vectors", "studies", "observers",
+     "tracker_process"},
+    {"runfolder", "planning", "comparison"},
+    {"collecting", "asking", "measuring"},
+    {"runner", "leaderboard", "objective", "selection"},
+    {"tables", "sweeps", "configfile", "trialtable", "contract", "authoring", "testing"},
+    {"report"},
     {"cli", "__main__"},
 ]
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mmrec_bench import vectors
-from mmrec_bench.errors import PluginError
+from mmrec_bench.errors import ConfigError, PluginError
 from mmrec_bench.images import open_image
 from mmrec_bench.types import Catalog, FloatArray, Item, Vocabulary
 from mmrec_bench.vectors import encode_catalog
@@ -238,6 +238,43 @@ def test_an_encoder_that_looks_at_items_is_asked_for_all_of_them_each_time(
         np.testing.assert_array_equal(found, [[97, 1], [98, 1], [99, 1]])
     assert encoder.asked == ["a", "b", "c"] * 2
     assert not cache.exists()
+
+
+class Words(MeanColour):
+    encodes: ClassVar[str] = "words"
+
+    def encode(self, items: Sequence[Item]) -> FloatArray:
+        self.asked += [item.id for item in items]
+        rows = [[float(len(item.title)), float(len(item.text))] for item in items]
+        found = np.array(rows, np.float32).reshape(-1, 2)
+        found[[not item.title for item in items]] = np.nan
+        return found
+
+
+def titled(*titles: str, text: str = "") -> Catalog:
+    names = [f"i{i}" for i in range(len(titles))]
+    return Catalog(Vocabulary(names), titles, text=[text] * len(titles))
+
+
+def test_an_encoder_that_reads_is_asked_once_for_the_same_words() -> None:
+    encoder = Words()
+    first = encode_catalog(titled("mug", "lamp", "mug"), encoder, "words")
+    np.testing.assert_array_equal(first, [[3, 0], [4, 0], [3, 0]])
+    assert encoder.asked == ["i0", "i1"]
+    again = encode_catalog(titled("lamp", "clock"), encoder, "words")
+    np.testing.assert_array_equal(again, [[4, 0], [5, 0]])
+    assert encoder.asked == ["i0", "i1", "i1"]
+    encode_catalog(titled("lamp", text="of oak"), encoder, "words")
+    assert encoder.asked[3:] == ["i0"]
+
+
+def test_items_without_words_have_no_vector(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        found = encode_catalog(titled("mug", ""), Words(), "words")
+    np.testing.assert_array_equal(found, [[3, 0], [np.nan, np.nan]])
+    assert "1 of 2 items have no vector from words; the first is 'i1'" in caplog.text
+    with pytest.raises(ConfigError, match="no vector for any of the 2 items"):
+        encode_catalog(titled("", ""), Words(), "words")
 
 
 @pytest.mark.parametrize(

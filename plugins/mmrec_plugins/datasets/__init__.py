@@ -23,4 +23,9 @@ def mmrec_register_datasets() -> list[Entry]:
             "mmrec_plugins.datasets.movielens:MovieLens",
             "MovieLens 100k, 1M and latest, with posters by movie id",
         ),
+        Entry(
+            "tiktok",
+            "mmrec_plugins.datasets.tiktok:TikTok",
+            "TikTok videos with their published split (MMSSL, DiffMM)",
+        ),
     ]

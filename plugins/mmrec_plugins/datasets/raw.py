@@ -22,7 +22,7 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 """A longer line is cut here, so that a file without line ends cannot fill the memory."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_READ_BYTES = 1 << 16
+_READ_BYTES = 1 << 20
 _UNPACKED_BYTES = 1 << 20
 
 
@@ -91,20 +91,32 @@ def read_lines(
     Raises:
         DataFormatError: the file cannot be opened or read at all.
     """
+    for block in read_blocks(path, tally, digest):
+        yield from block.split(b"\n")
+
+
+def read_blocks(
+    path: Path, tally: Tally | None = None, digest: Digest | None = None
+) -> Iterator[bytes]:
+    r"""Yield a file as `read_lines` does, but many whole lines at once, joined by `\n`.
+
+    Raises:
+        DataFormatError: the file cannot be opened or read at all.
+    """
     tail, begun = b"", False
     for chunk in _chunks(path, tally):
         if digest is not None:
             digest.update(chunk)
-        lines = (chunk if begun else chunk.removeprefix(_BYTE_ORDER_MARK)).split(b"\n")
+        content = chunk if begun else chunk.removeprefix(_BYTE_ORDER_MARK)
         begun = True
+        lines, end, rest = content.rpartition(b"\n")
         # The tail is joined only where a line ends: a giant line is not copied at each chunk.
-        if len(lines) == 1:
+        if not end:
             if len(tail) < MAX_LINE_BYTES:
-                tail += lines[0]
+                tail += rest
             continue
-        lines[0] = tail + lines[0]
-        tail = lines.pop()
-        yield from lines
+        yield tail + lines
+        tail = rest
     if tail:
         yield tail
 

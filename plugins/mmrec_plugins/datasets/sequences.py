@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from mmrec_bench.config import ComponentConfig
+from mmrec_bench.config import ComponentConfig, added
 from mmrec_bench.errors import ConfigError, DataFormatError, DataMissingError
 from mmrec_bench.types import Catalog, DataCard, Interactions, RecData, Vocabulary
 from mmrec_plugins.datasets.raw import Digest, Tally, read_lines, slug
@@ -50,6 +50,9 @@ class Sequences:
         source: str = Field("not stated", description="who published the file, for the card")
         licence: str = Field("none stated", description="for the card")
         strict: bool = Field(default=False, description="stop at the first unusable line")
+        max_users: int | None = added(
+            None, ge=1, description="keep only the file's first n users, for what is costly"
+        )
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -67,6 +70,11 @@ class Sequences:
         digest = Digest()
         digest.mark("sequences")
         users, items, user, item = _read(path, tally, digest)
+        n_users = self.config.max_users
+        if n_users is not None:
+            digest.mark("users", n_users)
+            users, items, user, item = _first_users(n_users, users, items, user, item)
+            tally.counts["rows_kept"] = len(item)
         if not item:
             raise DataFormatError(
                 f"{path} holds no line of the form `user item item ...`; read: {dict(tally.counts)}"
@@ -150,6 +158,25 @@ def _read(
     tally.counts["lines_read"] = n_read
     tally.counts["rows_kept"] = len(item)
     return users, items, user, item
+
+
+def _first_users(
+    n_users: int,
+    users: dict[str, int],
+    items: dict[str, int],
+    user: "array[int]",
+    item: "array[int]",
+) -> tuple[dict[str, int], dict[str, int], "array[int]", "array[int]"]:
+    """Keep the first users and the items that they took; numbers stay, gaps close."""
+    keep = np.frombuffer(user, np.int32) < n_users
+    kept, renumbered = np.unique(np.frombuffer(item, np.int32)[keep], return_inverse=True)
+    names = list(items)
+    return (
+        {name: index for name, index in users.items() if index < n_users},
+        {names[old]: new for new, old in enumerate(kept.tolist())},
+        array("i", np.frombuffer(user, np.int32)[keep].tolist()),
+        array("i", renumbered.tolist()),
+    )
 
 
 def _interactions(user: "array[int]", item: "array[int]") -> Interactions:

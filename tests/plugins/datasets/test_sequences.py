@@ -104,3 +104,25 @@ def test_the_real_beauty_file_is_read_in_no_time(shared_data: Path) -> None:
     assert sum(map(bool, data.catalog.title)) == 12_094
     first = data.interactions.histories(len(data.users))[1]
     assert [data.catalog.items[i] for i in first] == ["6", "7", "8", "9", "10", "4", "11"]
+
+
+def test_only_the_first_users_and_their_items_are_kept(tmp_path: Path) -> None:
+    write(tmp_path, "u1 b a\nu2 c a\nu3 d b\nu2 b\n")
+    data = load(tmp_path, max_users=2)
+    assert data.users.ids == ("u1", "u2")
+    assert data.catalog.items.ids == ("b", "a", "c")
+    rows = data.interactions
+    assert [(u, data.catalog.items[i]) for u, i in zip(rows.user, rows.item, strict=True)] == [
+        (0, "b"),
+        (0, "a"),
+        (1, "c"),
+        (1, "a"),
+        (1, "b"),
+    ]
+    assert data.card.counts["rows_kept"] == 5
+    assert data.version != load(tmp_path).version
+
+
+def test_more_users_than_there_are_keep_all(tmp_path: Path) -> None:
+    data = load(write(tmp_path), max_users=10)
+    assert len(data.interactions) == len(load(tmp_path).interactions)

@@ -19,7 +19,7 @@ class RecentPopularity:
     class Config(ComponentConfig):
         """Options of the model."""
 
-        half_life_days: float = Field(180.0, gt=0)
+        half_life_days: float = Field(180.0, gt=0, description="age at which it counts half")
 
     def __init__(self, config: Config) -> None:
         self.config = config

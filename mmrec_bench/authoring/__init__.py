@@ -1,0 +1,1 @@
+"""Writes new plugins: `mmrec-bench new-plugin`."""

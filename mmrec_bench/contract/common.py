@@ -1,0 +1,153 @@
+"""What every component keeps, whatever its kind."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from mmrec_bench.config import ComponentConfig
+from mmrec_bench.contract.findings import Check, DoesNotApplyError, demand
+
+HEAVY = frozenset(
+    (
+        *("jax", "keras", "tensorflow", "torch", "torchaudio", "torchvision"),
+        *("lightning", "pytorch_lightning", "peft", "sentence_transformers", "transformers"),
+        *("datasets", "gensim", "onnxruntime", "openai", "spacy"),
+        *("lightgbm", "matplotlib", "numba", "scipy", "sklearn", "xgboost"),
+        *("pandas", "polars", "pyarrow"),
+    )
+)
+"""Packages that take a tenth of a second or more to import."""
+
+_LOOK = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[2])
+import mmrec_bench.hookspecs, mmrec_bench.registry
+before = set(sys.modules)
+__import__(sys.argv[1])
+print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - before})))
+"""
+
+
+@dataclass(frozen=True)
+class Component:
+    """A component's class, the options that it is checked with, and the module of its hooks.
+
+    Attributes:
+        cls: the class.
+        config: as it is built for the checks.
+        module: that the entry point names; None = a one-file plugin.
+        name: as registered, without a cutoff.
+    """
+
+    cls: type[Any]
+    config: ComponentConfig
+    module: str | None
+    name: str
+
+
+def check_config(config: ComponentConfig) -> None:
+    """Check that options are strict and survive JSON.
+
+    Raises:
+        BrokenContractError: they do not.
+    """
+    cls = type(config)
+    demand(
+        isinstance(config, ComponentConfig),
+        f"a Config of type {cls.__name__}",
+        "a class that derives from ComponentConfig",
+        "write `class Config(ComponentConfig)`",
+    )
+    again = cls.model_validate_json(config.model_dump_json())
+    demand(
+        again == config,
+        f"{again!r} after JSON, from {config!r}",
+        "the same options",
+        "use types that JSON can hold, e.g. float, str, tuple[str, ...], Path",
+    )
+    try:
+        cls.model_validate({**config.model_dump(), "no_such_option": 1})
+    except ValidationError as error:
+        if "no_such_option" in str(error):
+            return
+    demand(
+        False,
+        "an unknown option was taken",
+        "that it is refused by name",
+        "keep ComponentConfig's extra='forbid'",
+    )
+
+
+def check_options(config: type[ComponentConfig]) -> None:
+    """Check that every option is described, and that none takes the component's own key.
+
+    Raises:
+        BrokenContractError: one is not.
+    """
+    silent = [name for name, field in config.model_fields.items() if not field.description]
+    demand(
+        not silent,
+        f"no description of {', '.join(silent)}",
+        "a description of every option: `mmrec-bench list` shows it",
+        f'write `{silent[0] if silent else ""}: ... = Field(..., description="...")`',
+    )
+    demand(
+        "name" not in config.model_fields,
+        "an option called `name`",
+        "another name: `name` is the component's own key in a configuration",
+        "rename the option",
+    )
+
+
+def check_light_import(module: str) -> None:
+    """Check in a fresh Python that importing a plugin's hook module imports nothing heavy.
+
+    Raises:
+        BrokenContractError: it does, or cannot be imported.
+    """
+    done = subprocess.run(  # noqa: S603 - this Python, and a module that is installed
+        [sys.executable, "-c", _LOOK, module, json.dumps(sys.path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    reason = done.stderr.strip().splitlines()
+    demand(
+        done.returncode == 0,
+        f"import {module} failed: {reason[-1] if reason else done.returncode}",
+        "that the module of the hooks can be imported alone",
+        "import what it needs, or move it into the module of the class",
+    )
+    heavy = sorted(HEAVY & set(json.loads(done.stdout.splitlines()[-1])))
+    demand(
+        not heavy,
+        f"import {module} imports {', '.join(heavy)}",
+        "a light module: it is imported whenever names are listed",
+        "register an Entry that names the class as a string, and import in the class's module",
+    )
+
+
+def _module(component: Component) -> None:
+    if component.module is None:
+        raise DoesNotApplyError("a one-file plugin is imported whole, and only where it is named")
+    check_light_import(component.module)
+
+
+CHECKS: tuple[Check[Component], ...] = (
+    Check("import", "listing names imports nothing heavy", _module),
+    Check(
+        "config",
+        "options survive JSON, and an unknown one is refused",
+        lambda component: check_config(component.config),
+    ),
+    Check(
+        "options",
+        "every option is described, and none is called `name`",
+        lambda component: check_options(component.cls.Config),
+    ),
+)

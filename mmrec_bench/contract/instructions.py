@@ -1,0 +1,148 @@
+"""The contract of an `InstructionBuilder`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmrec_bench.contract.findings import Check, demand
+from mmrec_bench.contract.recommenders import other_truth
+from mmrec_bench.interfaces import InstructionBuilder
+from mmrec_bench.types import Instruction, Int32Array, Query, Split
+
+JUNK = ("", " ", "\x00\x01", "I cannot help with that.", "{]" * 500, "A" * 10_000, "\n" * 99)
+"""Answers that name no candidate."""
+
+
+@dataclass
+class InstructionSubject:
+    """An instruction builder and toy cases.
+
+    Attributes:
+        make: returns a new one, prepared.
+        split: toy cases with explicit candidates.
+    """
+
+    make: Callable[[], InstructionBuilder]
+    split: Split
+
+    @property
+    def query(self) -> Query:
+        """The first test query."""
+        return self.split.test.queries[0]
+
+    @property
+    def candidates(self) -> Int32Array:
+        """(C,) its candidates."""
+        return _listed(self.query)
+
+    def build(self, query: Query | None = None) -> Instruction:
+        """Ask, by a new builder."""
+        return self.make().build(query or self.query, self.split.catalog)
+
+
+def _listed(query: Query) -> Int32Array:
+    if query.candidates is None:
+        raise ValueError("the split lists no candidates")
+    return query.candidates
+
+
+def check_labels(subject: InstructionSubject) -> None:
+    """C labels, all different, and C answers."""
+    instruction, n = subject.build(), len(subject.candidates)
+    demand(
+        isinstance(instruction, Instruction) and len(instruction.messages) > 0,
+        f"{instruction!r:.80}",
+        "an Instruction with messages",
+        "return Instruction(messages, labels, answers)",
+    )
+    demand(
+        len(instruction.labels) == len(set(instruction.labels)) == n,
+        f"labels {instruction.labels} for {n} candidates",
+        "one label a candidate, all different, in the query's order",
+        "name the candidates e.g. A, B, C ...",
+    )
+    demand(
+        len(instruction.answers) == n,
+        f"{len(instruction.answers)} answers for {n} candidates",
+        "the full answer text of each candidate, for likelihoods",
+        "give e.g. the titles",
+    )
+
+
+def check_read_back(subject: InstructionSubject) -> None:
+    """`parse` understands what `build` offers."""
+    builder = subject.make()
+    instruction = builder.build(subject.query, subject.split.catalog)
+    names = [*enumerate(instruction.labels), *enumerate(instruction.answers)]
+    for i, name in names:
+        found = builder.parse(name, instruction)
+        demand(
+            found == [i],
+            f"parse({name!r}) = {found}",
+            f"[{i}]: the position of the candidate that it names",
+            "read labels and answers alike; two candidates must not answer alike",
+        )
+
+
+def check_junk(subject: InstructionSubject, junk: str | None = None) -> None:
+    """What names no candidate gives no candidate."""
+    builder = subject.make()
+    instruction = builder.build(subject.query, subject.split.catalog)
+    for text in JUNK if junk is None else (junk,):
+        found = builder.parse(text, instruction)
+        demand(
+            found == [],
+            f"parse({text[:30]!r}{' ...' if len(text) > 30 else ''}) = {found}",
+            "[]: no candidate is named",
+            "take a whole line or word for a name, never a part of one",
+        )
+
+
+def check_positions(subject: InstructionSubject) -> None:
+    """A repeated name counts once; positions are whole numbers in range."""
+    builder = subject.make()
+    instruction = builder.build(subject.query, subject.split.catalog)
+    labels = instruction.labels
+    found = builder.parse("\n".join([*labels, *reversed(labels)]), instruction)
+    demand(
+        sorted(found) == list(range(len(labels))),
+        f"{found} from all labels given twice",
+        f"each of 0 ... {len(labels) - 1} once",
+        "return list(dict.fromkeys(positions))",
+    )
+
+
+def check_repeats(subject: InstructionSubject) -> None:
+    """The same query gives the same instruction, whatever the truth is."""
+    first = subject.build()
+    with other_truth(subject.split):
+        again = subject.build()
+    demand(
+        first == again,
+        "two instructions for one query",
+        "the same one: nothing but the query and the catalog is looked at",
+        "draw by the seed that prepare(context) brings and the user, not anew",
+    )
+
+
+def check_cold(subject: InstructionSubject) -> None:
+    """An empty history and a single candidate can be asked."""
+    query = Query(subject.query.user, np.zeros(0, np.int32), subject.candidates[:1])
+    found = subject.build(query)
+    demand(
+        len(found.answers) == 1,
+        f"{len(found.answers)} answers for one candidate and an empty history",
+        "1",
+        "say in words that the history is empty",
+    )
+
+
+CHECKS: tuple[Check[InstructionSubject], ...] = (
+    Check("labels", "every candidate has a label and an answer", check_labels),
+    Check("parse", "every label and answer is read back", check_read_back),
+    Check("junk", "junk reads as nothing", check_junk),
+    Check("positions", "parsed positions are in range and unique", check_positions),
+    Check("truth", "the prompt does not depend on the target", check_repeats),
+    Check("cold", "an empty history and a single candidate are asked", check_cold),
+)

@@ -1,0 +1,335 @@
+"""The contract of a `Recommender`."""
+
+import pickletools
+import random
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from mmrec_bench.contract.findings import Check, DoesNotApplyError, demand, demand_equal
+from mmrec_bench.contract.toys import TOY_PROTOCOL, toy_vectors
+from mmrec_bench.examples import TrainingExamples
+from mmrec_bench.interfaces import Recommender, TrainingData
+from mmrec_bench.types import FloatArray, Int32Array, Queries, Ragged, Scores, Split
+
+_ALONE = "a query's score depends on that query alone"
+
+
+@dataclass
+class RecommenderSubject:
+    """A recommender, and toy data to try it on.
+
+    Attributes:
+        make: returns a new, unfitted one.
+        split: toy cases with explicit candidates.
+        data: what it learns from on that split.
+        folder: for what is saved.
+        given: a fitted one where there is one already.
+    """
+
+    make: Callable[[], Recommender]
+    split: Split
+    data: TrainingData
+    folder: Path
+    given: Recommender | None = field(default=None, repr=False)
+
+    @cached_property
+    def fitted(self) -> Recommender:
+        """A recommender that was fitted with seed 0."""
+        return self.given if self.given is not None else self.fit(self.data, "fitted")
+
+    def fit(self, data: TrainingData, scratch: str, seed: int = 0) -> Recommender:
+        """Return a new recommender, fitted in a scratch folder of its own."""
+        data = replace(data, scratch=self.folder / "scratch" / scratch)
+        data.scratch.mkdir(parents=True, exist_ok=True)
+        recommender = self.make()
+        recommender.fit(data, seed=seed)
+        return recommender
+
+    @property
+    def queries(self) -> Queries:
+        """The test queries."""
+        return self.split.test.queries
+
+    @property
+    def candidates(self) -> Int32Array:
+        """(B, C) candidates of the test queries."""
+        candidates = self.queries.candidates
+        if candidates is None:
+            raise DoesNotApplyError("the split lists no candidates")
+        return candidates
+
+
+def toy_modalities(cls: type[Recommender], split: Split) -> dict[str, FloatArray]:
+    """Return toy vectors for each modality that a recommender class reads."""
+    wanted = getattr(cls, "reads_modalities", ())
+    return {name: toy_vectors(split.catalog, seed=i) for i, name in enumerate(wanted)}
+
+
+def check_scores(subject: RecommenderSubject) -> None:
+    """(B, C) float32 Scores, and something is ranked."""
+    scores = subject.fitted.score(subject.queries)
+    demand(
+        isinstance(scores, Scores) and isinstance(scores.values, np.ndarray),
+        f"a {type(scores).__name__}",
+        "Scores that hold a numpy array",
+        "return Scores(values)",
+    )
+    values, shape = scores.values, subject.candidates.shape
+    demand(
+        values.shape == shape,
+        f"shape {values.shape}",
+        f"{shape}: one score a candidate, in the order of the query's candidates",
+        "score queries.candidates (B, C), not the catalog",
+    )
+    demand(values.dtype == np.float32, str(values.dtype), "float32", "add .astype(np.float32)")
+    demand(
+        not np.isnan(values).all(),
+        "NaN for every candidate of every query",
+        "scores; NaN = left out, which counts as a miss",
+        "look for a division by zero, or for a model that was never fitted",
+    )
+
+
+def check_batch(subject: RecommenderSubject) -> None:
+    """A query's score is the same alone, among others, and in another order of queries."""
+    recommender, queries = subject.fitted, subject.queries
+    whole = recommender.score(queries).values
+    mend = "look for a mean, a maximum or a padding that is taken over the batch"
+    for i in (0, len(queries) - 1):
+        alone = recommender.score(queries[i : i + 1]).values
+        demand_equal(alone[0], whole[i], f"{_ALONE}, not on its batch", mend, rtol=1e-4, atol=1e-4)
+    turned = recommender.score(queries[::-1]).values
+    demand_equal(
+        turned[::-1], whole, f"{_ALONE}, not on its neighbours", mend, rtol=1e-4, atol=1e-4
+    )
+
+
+def check_order(subject: RecommenderSubject) -> None:
+    """Reversing the candidates reverses the scores; prompts that list them are exempt."""
+    if type(subject.fitted).reads_instructions:
+        raise DoesNotApplyError("the prompt lists the candidates in order")
+    queries = subject.queries
+    turned = Queries(queries.user, queries.history, subject.candidates[:, ::-1].copy())
+    demand_equal(
+        subject.fitted.score(turned).values[:, ::-1],
+        subject.fitted.score(queries).values,
+        "a candidate's score does not depend on its place in the list, which tells nothing",
+        "score each candidate by its item number, not by its column",
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def check_given(subject: RecommenderSubject) -> None:
+    """What a recommender is given is read, not written."""
+    queries = subject.queries
+    arrays = {
+        "queries.user": queries.user,
+        "queries.history": queries.history.values,
+        "queries.candidates": subject.candidates,
+        "data.interactions.user": subject.data.interactions.user,
+        "data.interactions.item": subject.data.interactions.item,
+        "data.interactions.rating": subject.data.interactions.rating,
+    }
+    before = {name: array.copy() for name, array in arrays.items()}
+    subject.fit(subject.data, "given").score(queries)
+    for name, array in arrays.items():
+        demand_equal(
+            array,
+            before[name],
+            f"{name} as it was: other models of the call read it too",
+            "work on a copy",
+        )
+
+
+def check_seed(subject: RecommenderSubject) -> None:
+    """The same seed gives the same scores, and no global random state is read or written."""
+    first = subject.fitted.score(subject.queries).values
+    np.random.seed(123)  # noqa: NPY002 - the point: global state must not matter
+    random.seed(123)
+    before = _global_state()
+    again = subject.fit(subject.data, "again")
+    untouched = _global_state() == before
+    demand_equal(
+        again.score(subject.queries).values,
+        first,
+        "the same scores from the same seed",
+        "draw from np.random.default_rng(seed), or a torch.Generator that is seeded with it",
+    )
+    demand(
+        untouched,
+        "a global random state was seeded or used",
+        "that it is left alone",
+        "draw from np.random.default_rng(seed)",
+    )
+
+
+def _global_state() -> tuple[object, ...]:
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 - to see that it is left
+    return (random.getstate(), name, np.asarray(keys).tobytes(), *rest)
+
+
+def check_restore(subject: RecommenderSubject) -> None:
+    """`save` and `restore` bring back the same scores."""
+    folder = subject.folder / "saved"
+    folder.mkdir(parents=True, exist_ok=True)
+    subject.fitted.save(folder)
+    restored = subject.make()
+    restored.restore(folder, subject.data)
+    demand_equal(
+        restored.score(subject.queries).values,
+        subject.fitted.score(subject.queries).values,
+        "the same scores after `save` and `restore` in a new object",
+        "write everything that `score` reads",
+        rtol=1e-6,
+    )
+
+
+def check_no_pickles(subject: RecommenderSubject) -> None:
+    """Nothing that is saved runs code when it is loaded."""
+    folder = subject.folder / "saved-for-pickles"
+    folder.mkdir(parents=True, exist_ok=True)
+    subject.fitted.save(folder)
+    pickled = [path.name for path in sorted(folder.rglob("*")) if path.is_file() and _pickled(path)]
+    demand(
+        not pickled,
+        f"pickles in {', '.join(pickled)}",
+        "files that run no code when they are loaded",
+        "write .npz, .safetensors or .json; load with allow_pickle=False",
+    )
+
+
+def _pickled(path: Path) -> bool:
+    """Say whether a file is, or holds, a pickle: pickle, torch.save, joblib, object arrays."""
+    if path.suffix in {".pkl", ".pickle", ".joblib"}:
+        return True
+    content = path.read_bytes()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            parts = [archive.read(name) for name in archive.namelist()]
+    else:
+        parts = [content]
+    return any(_is_pickle(part) for part in parts)
+
+
+def _is_pickle(content: bytes) -> bool:
+    if content.startswith(b"\x93NUMPY"):
+        return b"'descr': '|O'" in content[:256]
+    if content[:1] != b"\x80" or content[1:2] not in {b"\x02", b"\x03", b"\x04", b"\x05"}:
+        return False
+    try:
+        return next(iter(pickletools.genops(content)))[0].name == "PROTO"
+    except (ValueError, StopIteration):
+        return False
+
+
+def check_cold(subject: RecommenderSubject) -> None:
+    """An empty history and a list of one candidate are legal."""
+    queries = Queries(np.array([0], np.int32), Ragged.from_rows([[]]), np.array([[3]], np.int32))
+    found = subject.fitted.score(queries).values.shape
+    demand(
+        found == (1, 1),
+        f"shape {found} for one query with an empty history and one candidate",
+        "(1, 1)",
+        "answer a user without a history, e.g. by popularity",
+    )
+
+
+def check_unseen(subject: RecommenderSubject) -> None:
+    """Users and items without a train interaction are legal, in histories and among candidates."""
+    split, rows = subject.split, subject.data.interactions
+    user, item = len(split.users) - 1, int(split.train.item[0])
+    train = rows.take((rows.user != user) & (rows.item != item))
+    examples = TrainingExamples.from_split(replace(split, train=train), TOY_PROTOCOL, seed=0)
+    data = replace(subject.data, interactions=train, examples=examples, n_examples=len(examples))
+    other = (item + 1) % len(split.catalog)
+    queries = Queries(
+        np.array([user, user], np.int32),
+        Ragged.from_rows([[item], [other, item]]),
+        np.array([[item, other]] * 2, np.int32),
+    )
+    found = subject.fit(data, "unseen").score(queries).values
+    demand(
+        found.shape == (2, 2) and not np.isinf(found).any(),
+        f"{found.tolist()} for a user and an item that train never saw",
+        "(2, 2) scores; NaN leaves a candidate out",
+        "give rows to all n_users users and n_items items, and divide by no count of 0",
+    )
+
+
+def check_catalog(subject: RecommenderSubject) -> None:
+    """Candidates None means one score for each item; prompts that list them are exempt."""
+    if type(subject.fitted).reads_instructions:
+        raise DoesNotApplyError("a prompt cannot list the whole catalog")
+    queries = subject.queries
+    full = subject.fitted.score(Queries(queries.user, queries.history)).values
+    shape = (len(queries), len(subject.split.catalog))
+    demand(
+        full.shape == shape and full.dtype == np.float32,
+        f"{full.dtype} {full.shape} for queries with candidates=None",
+        f"float32 {shape}: the whole catalog, in the order of the item numbers",
+        "return one row of all items a query where queries.candidates is None",
+    )
+    demand_equal(
+        np.take_along_axis(full, subject.candidates, 1),
+        subject.fitted.score(queries).values,
+        "the same score for an item in a list and in the whole catalog",
+        "score a list as np.take_along_axis(catalog_scores, queries.candidates, 1)",
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+@contextmanager
+def other_truth(split: Split) -> Iterator[None]:
+    """Change the test targets, in place, to other candidates of their cases; then put them back.
+
+    Whoever reaches the truth by whatever way (frames, closures, the garbage collector) meets the
+    changed one; the queries stay as they are.
+    """
+    candidates, targets = split.test.queries.candidates, split.test.targets
+    if candidates is None:
+        raise DoesNotApplyError("the split lists no candidates")
+    before = targets.values.copy()
+    rows = candidates[targets.row_ids]
+    place = (rows == before[:, None]).argmax(axis=1)
+    try:
+        targets.values[:] = rows[np.arange(len(rows)), (place + 1) % rows.shape[1]]
+        yield
+    finally:
+        targets.values[:] = before
+
+
+def check_truth(subject: RecommenderSubject) -> None:
+    """Another truth behind the same queries changes nothing."""
+    before = subject.fitted.score(subject.queries).values
+    with other_truth(subject.split):
+        after = subject.fit(subject.data, "other-truth").score(subject.queries).values
+    demand_equal(
+        after,
+        before,
+        "the same scores whatever the held-out truth is",
+        "look at nothing but `data` and `queries`",
+        rtol=1e-6,
+    )
+
+
+CHECKS: tuple[Check[RecommenderSubject], ...] = (
+    Check("scores", "scores are (B, C) float32 and rank something", check_scores),
+    Check("batch", "scores do not depend on the batch", check_batch),
+    Check("order", "scores do not depend on the order of candidates", check_order),
+    Check("catalog", "the whole catalog is scored as lists are", check_catalog),
+    Check("cold", "an empty history and a single candidate are scored", check_cold),
+    Check("unseen", "users and items that train never saw are scored", check_unseen),
+    Check("seed", "the same seed gives the same scores", check_seed),
+    Check("restore", "a restored model scores alike", check_restore),
+    Check("pickles", "what is saved holds no pickle", check_no_pickles),
+    Check("given", "what is given is not changed", check_given),
+    Check("truth", "the held-out truth changes nothing", check_truth),
+)

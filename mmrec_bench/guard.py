@@ -1,0 +1,102 @@
+"""The seam to plugins' code: whatever it raises becomes one PluginError that says whose it is.
+
+Errors made on purpose (`MMRecError`) and a full disk pass through as they are. The only broad
+`except` of the package is here.
+"""
+
+import errno
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmrec_bench.errors import MMRecError, PluginError
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+"""Faults of the disk, which are nobody's code's."""
+
+_LONGEST = 300
+_MACHINERY = frozenset({"importlib", "mmrec_bench", "pluggy"})
+_OWNERS: dict[type, str] = {}
+
+
+def belongs(cls: type, owner: str) -> None:
+    """Remember which distribution (or file) a component's class came from."""
+    _OWNERS[cls] = owner
+
+
+def owner_of(part: object) -> str:
+    """Return the distribution of a component or of its class; its module where none is known."""
+    cls = part if isinstance(part, type) else type(part)
+    return _OWNERS.get(cls, cls.__module__)
+
+
+@contextmanager
+def calling(kind: str, name: str, part: object, step: str) -> Iterator[None]:
+    """Run a plugin's code; an exception names the component, its distribution and the step.
+
+    Args:
+        kind: "model", "dataset" ...
+        name: as registered.
+        part: the component or its class.
+        step: what it was asked for, e.g. "fit".
+
+    Raises:
+        PluginError: the code raised what is no MMRecError.
+    """
+    with blaming(f"{kind} {name!r} of {owner_of(part)} failed in {step}", owner=part):
+        yield
+
+
+@contextmanager
+def blaming(what: str, *, owner: object = None) -> Iterator[None]:
+    """Run a stranger's code; an exception is told behind `what`, with its file and line.
+
+    Raises:
+        PluginError: the code raised what is no MMRecError, or tried to end the program.
+    """
+    try:
+        yield
+    except MMRecError:
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, OSError) and error.errno in (*DISK_ERRORS, errno.EPIPE):
+            raise
+        raise PluginError(f"{what}: {explain(error, owner)}") from error
+
+
+def explain(error: BaseException, owner: object = None) -> str:
+    """Return an exception as one line: type, message, and where in the plugin it was raised.
+
+    Args:
+        error: as caught.
+        owner: component or class whose package's innermost line is told; None = the innermost.
+    """
+    text = " ".join(str(error).split())
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]} ..."
+    # A SyntaxError's message names its file and line itself.
+    where = "" if isinstance(error, SyntaxError) else _where(error, owner)
+    return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
+
+
+def _where(error: BaseException, owner: object) -> str:
+    frames = [
+        (frame, line, str(frame.f_globals.get("__name__")).partition(".")[0])
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not frame.f_code.co_filename.startswith("<")
+    ]
+    if owner is not None:
+        cls = owner if isinstance(owner, type) else type(owner)
+        package = cls.__module__.partition(".")[0]
+        frames = [one for one in frames if one[2] == package] or frames
+    else:
+        frames = [one for one in frames if one[2] not in _MACHINERY]
+    if not frames or frames[-1][0].f_code.co_filename == __file__:
+        return ""
+    frame, line, _ = frames[-1]
+    return f" ({_short(Path(frame.f_code.co_filename))}:{line})"
+
+
+def _short(path: Path) -> str:
+    return "/".join(path.parts[-2:])

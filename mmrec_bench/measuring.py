@@ -1,0 +1,50 @@
+"""Metric by metric, so that one that fails loses neither the run nor the others."""
+
+import logging
+from collections.abc import Sequence
+
+from mmrec_bench.collecting import metric_vectors
+from mmrec_bench.config import MODALITIES
+from mmrec_bench.errors import MMRecError
+from mmrec_bench.evaluation import measurements
+from mmrec_bench.interfaces import Metric
+from mmrec_bench.planning import Task, modality_sections
+from mmrec_bench.plugins import Plugins
+from mmrec_bench.types import FloatArray, Measurement, Outcomes
+
+log = logging.getLogger("mmrec_bench")
+
+
+def vectors_for(metrics: Sequence[Metric], task: Task, plugins: Plugins) -> dict[str, FloatArray]:
+    """Return the vectors that metrics ask for; where an encoder fails, its metrics alone do."""
+    found: dict[str, FloatArray] = {}
+    for metric in metrics:
+        if all(MODALITIES[name] in found for name in modality_sections(type(metric))):
+            continue
+        try:
+            found |= metric_vectors([metric], task.split.catalog, plugins, task.config)
+        except MMRecError as error:
+            log.error("no vectors for %s: %s", metric.name, error)
+    return found
+
+
+def measure_each(
+    metrics: Sequence[Metric], outcomes: Outcomes, prefix: str = ""
+) -> tuple[dict[str, Measurement], list[str]]:
+    """Measure each metric; return measurements by name, and one line for each that failed.
+
+    Args:
+        metrics: to measure.
+        outcomes: of all cases.
+        prefix: of the names under which they will be recorded, for the lines.
+    """
+    measured: dict[str, Measurement] = {}
+    failures = []
+    for metric in metrics:
+        try:
+            measured |= measurements([metric], outcomes)
+        except MMRecError as error:
+            failures.append(f"{prefix}{metric.name} is not in the record: {error}")
+            log.error("%s", failures[-1])
+            log.debug("why:", exc_info=error)
+    return measured, failures

@@ -1,0 +1,167 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmrec_bench.cli.check_plugin import lines, parse_options
+from mmrec_bench.contract.findings import Result
+from mmrec_bench.contract.registered import Asked, check, kinds_of
+from mmrec_bench.errors import ConfigError, UnknownNameError
+from mmrec_bench.plugins import KINDS, installed
+
+LEAKY = """
+import numpy as np
+import pickle
+from mmrec_bench.config import ComponentConfig
+from mmrec_bench.hookspecs import hookimpl
+from mmrec_bench.registry import Entry
+from mmrec_bench.types import Scores
+
+class Leaky:
+    reads_instructions = False
+    class Config(ComponentConfig):
+        power: int = 1
+    def __init__(self, config): pass
+    def fit(self, data, *, seed): self.counts = np.random.rand(data.n_items)
+    def score(self, queries): return Scores(self.counts[queries.candidates])
+    def save(self, folder): (folder / "c.pkl").write_bytes(pickle.dumps(self.counts))
+    def restore(self, folder, data): self.counts = pickle.loads((folder / "c.pkl").read_bytes())
+
+@hookimpl
+def mmrec_register_models():
+    return [Entry("leaky", "leaky_plugin:Leaky", "breaks many rules")]
+"""
+
+
+def mmrec(*arguments: str | Path, check: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "mmrec_bench", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == check, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("leaky") / "leaky_plugin.py"
+    path.write_text(LEAKY)
+    return path
+
+
+def test_each_failure_is_explained_and_the_exit_code_is_one(leaky: Path) -> None:
+    done = mmrec("check-plugin", "leaky", "--plugin", leaky, check=1)
+    assert f"model leaky of {leaky}" in done.stdout
+    for line in (
+        "FAILED  options",
+        "found     no description of power",
+        "FAILED  scores",
+        "found     float64",
+        "expected  float32",
+        "to mend   add .astype(np.float32)",
+        "FAILED  catalog",
+        "FAILED  seed",
+        "FAILED  pickles",
+        "found     pickles in c.pkl",
+        "skipped import",
+        "ok      order",
+    ):
+        assert line in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_same_as_json(leaky: Path) -> None:
+    done = mmrec("check-plugin", "leaky", "--kind", "model", "--json", "--plugin", leaky, check=1)
+    (report,) = json.loads(done.stdout)
+    outcomes = {one["check"]: one["outcome"] for one in report["checks"]}
+    assert outcomes["pickles"] == "failed"
+    assert outcomes["import"] == "skipped"
+    assert outcomes["order"] == "ok"
+    assert all(one["mend"] for one in report["checks"] if one["outcome"] == "failed")
+
+
+def test_pytest_is_not_needed(leaky: Path) -> None:
+    code = (
+        "import sys; sys.modules['pytest'] = None\n"
+        f"sys.argv = ['mmrec-bench', 'check-plugin', 'random', '--plugin', {str(leaky)!r}]\n"
+        "from mmrec_bench.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "0 failed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("model", "popularity"),
+        ("model", "random"),
+        ("dataset", "amazon"),
+        ("dataset", "movielens"),
+        ("instructions", "ranking"),
+        ("encoder", "image-tags"),
+        ("metric", "ndcg"),
+        ("metric", "hit_rate@3"),
+        ("metric", "auc"),
+        ("teacher", "template"),
+    ],
+)
+def test_built_in_components_keep_their_contract(kind: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    results = check(Asked(kind, name, {}, tmp_path, tmp_path / "made"), installed())
+    assert not [one for one in results if one.outcome == "failed"]
+    assert sum(one.outcome == "ok" for one in results) >= 3
+
+
+@pytest.mark.parametrize("name", sorted(installed()["metric"].names()))
+def test_every_built_in_metric_keeps_its_contract(name: str, tmp_path: Path) -> None:
+    results = check(Asked("metric", name, {}, tmp_path, tmp_path), installed())
+    assert not [one for one in results if one.outcome == "failed"]
+
+
+def test_a_name_of_several_kinds_is_checked_as_each() -> None:
+    plugins = installed()
+    for name in ("popularity", "ranking", "ndcg"):
+        assert kinds_of(plugins, name) == [kind for kind in KINDS if name in plugins[kind].names()]
+    assert kinds_of(plugins, "ndcg@10") == ["metric"]
+
+
+def test_an_unknown_name_lists_the_nearest_of_all_kinds() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'popularity'"):
+        kinds_of(installed(), "popularty")
+
+
+def test_an_option_that_does_not_fit_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown option model\.speed"):
+        check(Asked("model", "popularity", {"speed": 3}, tmp_path, tmp_path), installed())
+
+
+def test_options_are_read_with_and_without_their_section() -> None:
+    assert parse_options(["epochs=2", "model.name_of=x", "ratios=[1, 2]"]) == {
+        "epochs": 2,
+        "name_of": "x",
+        "ratios": [1, 2],
+    }
+    with pytest.raises(ConfigError, match="key=value"):
+        parse_options(["epochs"])
+
+
+def test_a_summary_counts_the_outcomes() -> None:
+    results = [
+        Result("a", "first", "ok"),
+        Result("b", "second", "failed", "x", "y", "z"),
+        Result("c", "third", "skipped", reason="why"),
+    ]
+    said = lines(results)
+    assert said[-1].strip() == "1 ok, 1 failed, 1 skipped"
+    assert said[1:5] == [
+        "  FAILED  b         second",
+        "            found     x",
+        "            expected  y",
+        "            to mend   z",
+    ]
+    assert said[5] == "  skipped c         third: why"
