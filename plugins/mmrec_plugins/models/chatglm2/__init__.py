@@ -2,6 +2,7 @@
 
 from mmrec_bench.hookspecs import hookimpl
 from mmrec_bench.registry import Baseline, Entry
+from mmrec_plugins.models.standard import STANDARD
 
 
 @hookimpl
@@ -14,8 +15,7 @@ def mmrec_register_models() -> list[Entry]:
             "ChatGLM2-6B (or the embedded micro one) tuned with P-tuning v2 on instructions",
             options={"adapter": "prefix", "backbone": "auto"},
             baselines=(
-                Baseline("random"),
-                Baseline("popularity"),
+                *STANDARD,
                 Baseline("lm-zero-shot", inherits=("backbone", "answer", "normalise", "dtype")),
             ),
         ),

@@ -2,11 +2,11 @@
 
 from mmrec_bench.hookspecs import hookimpl
 from mmrec_bench.registry import Baseline, Entry
+from mmrec_plugins.models.standard import STANDARD
 
 _TARGET = "mmrec_plugins.models.lm.recommender:LanguageModelRecommender"
 _BASELINES = (
-    Baseline("random"),
-    Baseline("popularity"),
+    *STANDARD,
     Baseline("lm-zero-shot", inherits=("backbone", "answer", "normalise", "dtype")),
 )
 
@@ -34,6 +34,6 @@ def mmrec_register_models() -> list[Entry]:
             _TARGET,
             "any causal language model, not tuned",
             options={"adapter": "none"},
-            baselines=(Baseline("random"), Baseline("popularity")),
+            baselines=STANDARD,
         ),
     ]

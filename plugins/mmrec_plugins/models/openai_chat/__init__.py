@@ -1,10 +1,10 @@
 """Chat models behind OpenAI's protocol, as recommenders and as teacher; imported on use."""
 
 from mmrec_bench.hookspecs import hookimpl
-from mmrec_bench.registry import Baseline, Entry
+from mmrec_bench.registry import Entry
+from mmrec_plugins.models.standard import STANDARD
 
 _TARGET = "mmrec_plugins.models.openai_chat.recommender:ChatRecommender"
-_BASELINES = (Baseline("random"), Baseline("popularity"))
 
 
 @hookimpl
@@ -16,14 +16,14 @@ def mmrec_register_models() -> list[Entry]:
             _TARGET,
             "a chat model of OpenAI or any compatible server, asked without examples",
             options={"instructions": "zero-shot"},
-            baselines=_BASELINES,
+            baselines=STANDARD,
         ),
         Entry(
             "gpt-few-shot",
             _TARGET,
             "a chat model of OpenAI or any compatible server, shown other users' choices first",
             options={"instructions": "few-shot"},
-            baselines=_BASELINES,
+            baselines=STANDARD,
         ),
     ]
 
