@@ -1,0 +1,1 @@
+"""Recommenders that also learn from vectors of the items: pictures, texts, sound."""

@@ -1,0 +1,136 @@
+"""What the multimodal models share: vectors of the items by modality, and their options.
+
+Letters: U users, N items, V = U + N nodes (users first), B pairs of a batch, D size of a vector.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mmrec_bench.config import searched
+from mmrec_bench.errors import ModelError
+from mmrec_bench.interfaces import TrainingData
+from mmrec_bench.types import BoolArray, FloatArray
+from mmrec_plugins.models.factors import FactorRecommender
+from mmrec_plugins.models.training import TrainingConfig
+
+
+class MultimodalConfig(TrainingConfig):
+    """Options of every multimodal model."""
+
+    embedding_size: int = searched(
+        64, choices=[32, 64, 128], ge=1, description="D, numbers in a user's or item's vector"
+    )
+    centre: bool = Field(
+        default=True,
+        description="items' vectors less their mean, over their root mean square; false = as given",
+    )
+
+
+@dataclass(frozen=True)
+class Modality:
+    """The items' vectors of one modality.
+
+    Attributes:
+        vectors: (N, D) float32, finite: an item without a vector has the mean of those with one.
+        known: (N,) bool, True = the encoder gave a vector.
+    """
+
+    vectors: Tensor
+    known: BoolArray
+
+
+class MultimodalRecommender(FactorRecommender):
+    """Learns from interactions and from the items' vectors in every modality that the run has.
+
+    An item without a vector gets the mean vector of the items that have one (0 with `centre`), so
+    that its score then comes from what its interactions told; in graphs of like items it has no
+    neighbour. A modality without any vector is 0 throughout, and then tells nothing.
+
+    A model says what its module is in `create`.
+    """
+
+    reads_modalities: ClassVar[tuple[str, ...]] = ("image", "text", "audio")
+    default_vectors: ClassVar[Mapping[str, str]] = {
+        "vectors": "efficientnet",
+        "text_vectors": "minilm",
+    }
+
+    modalities: dict[str, Modality]
+
+    def build(self, data: TrainingData) -> nn.Module:
+        """Take over the vectors, and return the untrained module.
+
+        Raises:
+            ModelError: there are no vectors.
+        """
+        self.know_users(data)
+        self.modalities = read_modalities(data, self.device, centre=self.config.centre)
+        return self.create(data)
+
+    def create(self, data: TrainingData) -> nn.Module:
+        """Return the untrained module; `self.modalities` holds the items' vectors."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, str | int | float]:
+        """Return how many parameters there are, how the fit went, and which items had vectors."""
+        known = {f"n_items_with_{name}": int(m.known.sum()) for name, m in self.modalities.items()}
+        return {**super().facts(), **known}
+
+
+def read_modalities(
+    data: TrainingData, device: torch.device, *, centre: bool
+) -> dict[str, Modality]:
+    """Return the vectors of `data` by modality, in the order of their names.
+
+    Raises:
+        ModelError: there are none, or they are not of these items.
+    """
+    if not data.modalities:
+        raise ModelError(
+            "there are no vectors of the items to learn from; name an encoder, e.g. -o "
+            "vectors.name=efficientnet"
+        )
+    found = {}
+    for name, vectors in sorted(data.modalities.items()):
+        if vectors.ndim != 2 or len(vectors) != data.n_items:
+            raise ModelError(
+                f"modality {name!r} has vectors of shape {vectors.shape}; expected one row for "
+                f"each of {data.n_items} items"
+            )
+        known = np.asarray(np.isfinite(vectors).all(axis=1), np.bool_)
+        filled = torch.from_numpy(_filled(vectors, known, centre=centre))
+        found[name] = Modality(filled.to(device), known)
+    return found
+
+
+def _filled(vectors: FloatArray, known: BoolArray, *, centre: bool) -> FloatArray:
+    if not known.any():
+        return np.zeros_like(vectors)
+    mean = vectors[known].mean(axis=0, dtype=np.float64)
+    filled = np.where(known[:, None], vectors, mean)
+    if centre:
+        filled -= mean
+        size = np.sqrt(np.square(filled[known]).mean())
+        filled /= size if size > 0 else 1.0
+    return filled.astype(np.float32)
+
+
+def projection(size_in: int, size_out: int) -> nn.Linear:
+    """Return a linear map with weights of Xavier's normal draws and no bias yet."""
+    linear = nn.Linear(size_in, size_out)
+    nn.init.xavier_normal_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def embedding(n_rows: int, size: int) -> nn.Parameter:
+    """Return (n_rows, size) of Xavier's uniform draws."""
+    weights = torch.empty(n_rows, size)
+    nn.init.xavier_uniform_(weights)
+    return nn.Parameter(weights)

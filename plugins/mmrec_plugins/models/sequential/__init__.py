@@ -1,0 +1,1 @@
+"""Models that read a history in its order: SASRec, GRU4Rec, BERT4Rec."""
