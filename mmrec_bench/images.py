@@ -50,11 +50,11 @@ _DECODER_FAULTS = (
 )
 _ORIENTATION_TAG = 0x0112
 _HEADER_BYTES = 1 << 12
-# ITU-T T.81, table B.1: baseline, extended and progressive frames, start of scan, DQT, APP0, DHT.
-_JPEG_BEGINS = b"\xff\xd8\xff"
+# ITU-T T.81, table B.1: baseline, extended and progressive frames, SOS, DQT, APP0; DHT, comment.
+_JPEG_BEGINS = b"\xff\xd8"
 _JPEG_FRAMES = (0xC0, 0xC1, 0xC2)
 _JPEG_SCAN, _JPEG_QUANTISATION, _JPEG_JFIF = 0xDA, 0xDB, 0xE0
-_JPEG_PLAIN = (_JPEG_JFIF, 0xC4)
+_JPEG_PLAIN = (0xC4, 0xFE)
 
 
 def check_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> str | None:
@@ -65,8 +65,8 @@ def check_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> str | None:
     try:
         with _open_file(path) as file:
             size = _plain_jpeg_size(file.read(_HEADER_BYTES))
-        if size is not None:  # most; to ask Pillow takes ten times as long
-            _check_size(path, size, max_pixels)
+        # True of most; to import Pillow and ask it would take ten times as long.
+        if size is not None and min(size) > 0 and _fits(size, max_pixels):
             return None
         with _opened(path, max_pixels):
             return None
@@ -159,47 +159,52 @@ def _open_file(path: Path) -> BinaryIO:
 def _plain_jpeg_size(head: bytes) -> tuple[int, int] | None:
     """Return (width, height) of a JPEG in whose header all is usual, None of anything else.
 
-    Usual = JFIF, nothing but tables and a frame of 8 bits and 1 or 3 components before the scan,
-    each segment whole: what Pillow opens without a word.
+    Usual = JFIF, nothing but tables, comments and one frame of 8 bits and 1 or 3 components before
+    the scan, each segment whole: what Pillow opens without a word.
     """
+    size, at = None, len(_JPEG_BEGINS)
     if not head.startswith(_JPEG_BEGINS):
         return None
-    size, at = None, 2
-    while at + 4 <= len(head) and head[at] == 0xFF:  # noqa: PLR2004 (begins a marker)
-        marker, length = head[at + 1], int.from_bytes(head[at + 2 : at + 4])
+    while head[at : at + 1] == b"\xff" and at + 4 <= len(head):
+        marker, length = head[at + 1], int.from_bytes(head[at + 2 : at + 4], "big")
         body = head[at + 4 : at + 2 + length]
         if len(body) != length - 2:
             return None
         if marker == _JPEG_SCAN:
             return size
-        if marker in _JPEG_FRAMES:
-            usual = size is None and length in (11, 17) and body[0] == 8  # noqa: PLR2004
-            if not usual or length != 8 + 3 * body[5]:
-                return None
-            size = int.from_bytes(body[3:5]), int.from_bytes(body[1:3])
-        elif marker == _JPEG_QUANTISATION:
-            # Tables of 64 bytes, each behind a byte of precision (0 = 8 bits) and number.
-            if len(body) % 65 or any(first > 3 for first in body[::65]):  # noqa: PLR2004
-                return None
-        elif marker not in _JPEG_PLAIN or (marker == _JPEG_JFIF and not _is_jfif(body)):
+        if not _is_usual(marker, body):
             return None
+        if marker in _JPEG_FRAMES:
+            if size is not None:
+                return None
+            size = int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
         at += 2 + length
     return None
 
 
-def _is_jfif(body: bytes) -> bool:
-    return body.startswith(b"JFIF\0") and len(body) >= 14  # noqa: PLR2004 (JFIF 1.02, p. 5)
+def _is_usual(marker: int, body: bytes) -> bool:
+    if marker in _JPEG_FRAMES:  # precision, height (2), width (2), components, 3 bytes of each
+        return len(body) in (9, 15) and body[0] == 8 and len(body) == 6 + 3 * body[5]
+    if marker == _JPEG_QUANTISATION:  # tables of 64 bytes, each behind its precision and number
+        return len(body) % 65 == 0 and all(first <= 3 for first in body[::65])
+    if marker == _JPEG_JFIF:
+        return body.startswith(b"JFIF\0") and len(body) >= 14
+    return marker in _JPEG_PLAIN
 
 
 def _check_size(path: Path, size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise DataFormatError(f"{path}: {width} x {height} pixels, nothing to see")
-    if width * height > max_pixels or max(size) > MAX_SIDE:
+    if not _fits(size, max_pixels):
         raise DataFormatError(
             f"{path}: {width} x {height} pixels by its header, more than {max_pixels} in all or "
             f"{MAX_SIDE} a side"
         )
+
+
+def _fits(size: tuple[int, int], max_pixels: int) -> bool:
+    return size[0] * size[1] <= max_pixels and max(size) <= MAX_SIDE
 
 
 def _orientation(image: "PIL.Image.Image") -> int:

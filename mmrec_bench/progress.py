@@ -95,7 +95,7 @@ class _Tally:
         facts = f"  {self.describe_facts()}" if self.facts else ""
         return (
             f"{self.title}: {self.done}{total} {self.unit} "
-            f"({rate:.3g}/s, {_clock(seconds)}{left}){facts}"
+            f"({_short(rate)}/s, {_clock(seconds)}{left}){facts}"
         )
 
 
@@ -133,7 +133,7 @@ class _LiveBar:
         self.display.update(
             self.task,
             completed=self.tally.done,
-            rate=f"{self.tally.rate():.3g} {self.tally.unit}/s",
+            rate=f"{_short(self.tally.rate())} {self.tally.unit}/s",
             facts=self.tally.describe_facts(),
         )
 
@@ -167,6 +167,10 @@ class Notices(logging.StreamHandler[TextIO]):
     @stream.setter
     def stream(self, value: TextIO) -> None:
         """Keep following `sys.stderr`."""
+
+
+def _short(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 1000 else f"{rate:.3g}"
 
 
 def _clock(seconds: float) -> str:

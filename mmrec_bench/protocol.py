@@ -182,7 +182,7 @@ def _check_masks(data: RecData, ready: Prepared, parts: dict[str, _Part]) -> Non
             continue
         hidden = cases.masked.row_ids * n_items + cases.masked.values
         keys = cases.targets.row_ids * n_items + cases.targets.values
-        bad = np.flatnonzero(np.isin(keys, hidden))
+        bad = np.flatnonzero(np.isin(keys, hidden, assume_unique=True))
         if len(bad):
             user = data.users[int(ready.users[cases.user[keys[bad[0]] // n_items]])]
             item = data.catalog.items[int(ready.items[keys[bad[0]] % n_items])]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from mmrec_bench.cli import echo_json
 from mmrec_bench.config import merge_overrides
 from mmrec_bench.errors import ConfigError
 from mmrec_bench.interfaces import Fetches, FetchProgress
@@ -29,8 +30,13 @@ def command() -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Where to put the files.  [default: $MMREC_DATA, data]",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print the files as JSON.")
 def fetch(
-    dataset: str, category: str | None, overrides: tuple[str, ...], data_root: Path | None
+    dataset: str,
+    category: str | None,
+    overrides: tuple[str, ...],
+    data_root: Path | None,
+    as_json: bool,
 ) -> None:
     """Download DATASET from its publisher's addresses.
 
@@ -48,6 +54,9 @@ def fetch(
         )
     root = data_root or default_data_root()
     paths = plugin.fetch(root, _show_progress(dataset))
+    if as_json:
+        echo_json([str(path) for path in paths])
+        return
     for path in paths:
         click.echo(path)
 

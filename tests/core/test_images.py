@@ -192,3 +192,54 @@ def test_warnings_filters_are_as_before_after_many_threads(tmp_path: Path) -> No
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(open_image, [path] * 64))
     assert warnings.filters[:] == before
+
+
+def pillow_asked(monkeypatch: pytest.MonkeyPatch, path: Path) -> bool:
+    """Tell whether `check_image` had to open a good picture with Pillow."""
+    asked = []
+    real = Image.open
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", lambda *args, **more: asked.append(1) or real(*args, **more))
+        assert check_image(path) is None
+    return bool(asked)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("RGB", {}),
+        ("L", {}),
+        ("RGB", {"progressive": True, "quality": 95, "subsampling": 0}),
+        ("RGB", {"comment": b"hello"}),
+    ],
+)
+def test_a_usual_jpeg_is_checked_without_pillow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, options: dict[str, object]
+) -> None:
+    path = write(tmp_path, encoded(photo().convert(mode), "JPEG", **options))
+    assert not pillow_asked(monkeypatch, path)
+    assert check_image(path, max_pixels=60 * 40) is None
+    assert "60 x 40 pixels" in str(check_image(path, max_pixels=60 * 40 - 1))
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("JPEG", "CMYK"), ("PNG", "RGB")])
+def test_pillow_is_asked_about_all_other_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, mode: str
+) -> None:
+    path = write(tmp_path, encoded(photo().convert(mode), kind))
+    assert pillow_asked(monkeypatch, path)
+
+
+@given(place=st.integers(0, 700), byte=st.integers(0, 255), cut=st.none() | st.integers(0, 700))
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_damaged_jpeg_header_that_passes_would_pass_pillow_too(
+    tmp_path: Path, place: int, byte: int, cut: int | None
+) -> None:
+    content = bytearray(encoded(photo(), "JPEG"))
+    content[place] = byte
+    path = write(tmp_path, bytes(content[:cut]))
+    if check_image(path) is None:
+        with Image.open(path) as image:
+            assert min(image.size) > 0
