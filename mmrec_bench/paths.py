@@ -1,7 +1,10 @@
 """Where files are looked for and kept, outside the results folder."""
 
 import os
+from contextvars import ContextVar
 from pathlib import Path
+
+_data_root: ContextVar[Path | None] = ContextVar("data_root", default=None)
 
 
 def cache_dir() -> Path:
@@ -15,6 +18,11 @@ def cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "mmrec-bench"
 
 
+def use_data_root(root: Path) -> None:
+    """Let `data_root` return this folder from now on: what `--data-root` said."""
+    _data_root.set(root)
+
+
 def data_root() -> Path:
-    """Return the folder where data sets are looked for: MMREC_DATA, else ./data."""
-    return Path(os.environ.get("MMREC_DATA") or "data")
+    """Return where data sets are looked for: `--data-root`, else MMREC_DATA, else ./data."""
+    return _data_root.get() or Path(os.environ.get("MMREC_DATA") or "data")

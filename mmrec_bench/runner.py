@@ -34,6 +34,7 @@ from mmrec_bench.interfaces import (
 )
 from mmrec_bench.measuring import measure_each, vectors_for
 from mmrec_bench.observers import observed
+from mmrec_bench.paths import use_data_root
 from mmrec_bench.permutations import show
 from mmrec_bench.planning import PlannedRun, Task, Workspace, build_metrics, plan_one
 from mmrec_bench.plugins import Plugins
@@ -80,6 +81,7 @@ class AllRuns(NamedTuple):
 
 def prepare(config: RunConfig, workspace: Workspace, plugins: Plugins) -> Task:
     """Read the data set, and the source of a transfer, and divide them under the protocol."""
+    use_data_root(workspace.data_root)
     task = _divide(config, "dataset", config.dataset, workspace, plugins)
     if config.limit_cases is not None:
         rows = np.arange(min(config.limit_cases, len(task.split.test)), dtype=np.int64)

@@ -85,9 +85,11 @@ def read_sweep(path: Path) -> list[tuple[str, RunConfig]]:
         raise ConfigError(
             f"{path} runs nothing: give it models and datasets, or configs that match a file"
         )
-    titles = [title for title, _ in runs]
-    if twice := {title for title in titles if titles.count(title) > 1}:
-        raise ConfigError(f"{path} runs {min(twice)} twice")
+    known: dict[str, str] = {}
+    for title, one in runs:
+        first = known.setdefault(one.model_dump_json(), title)
+        if first is not title:
+            raise ConfigError(f"{path} runs {first} twice, the second time as {title}")
     return sorted(runs, key=lambda run: _dataset_key(run[1]))
 
 
@@ -115,7 +117,8 @@ def _files(config: SweepConfig, folder: Path) -> Iterator[tuple[str, RunConfig]]
         for path, variant, seed in product(paths, config.variants, config.seeds):
             values = _laid_over(_laid_over(read_yaml(path), config.base), variant)
             found = RunConfig.parse(values | {"seed": seed})
-            yield _title(found.model, found.dataset, seed, variant), found
+            title = f"{path.stem} on {_words(found.dataset)} seed {seed}"
+            yield f"{title} {dict(variant)}" if variant else title, found
 
 
 def _laid_over(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

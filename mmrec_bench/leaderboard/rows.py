@@ -7,7 +7,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,7 @@ class Board:
         higher_is_better: metric -> bool.
         rows: best first.
         baseline: the row that p_baseline is about; None = none was asked for, or it is not here.
+        note: what tells it from another board of the same title, e.g. "permute_ids=False".
     """
 
     dataset: str
@@ -88,6 +89,7 @@ class Board:
     higher_is_better: Mapping[str, bool]
     rows: tuple[Row, ...]
     baseline: str | None = None
+    note: str = ""
 
     @property
     def title(self) -> str:
@@ -99,7 +101,8 @@ class Board:
             else f"{facts['n_candidates']} candidates ({facts['candidates']})"
         )
         words = [f"{self.dataset}: {facts['n_cases']} cases", str(facts["split"]), shown]
-        return ", ".join([*words, *self.rows[0].records[0].spec.transfer_words()])
+        words += self.rows[0].records[0].spec.transfer_words()
+        return ", ".join([*words, self.note] if self.note else words)
 
 
 @dataclass
@@ -145,7 +148,23 @@ def build(
         spec = one.record.spec
         groups[spec.dataset.name, spec.dataset.version, spec.protocol_id].append(one)
     boards = [_board(groups[key], tuple(metrics), sort, baseline) for key in sorted(groups)]
-    return [board for board in boards if board.metrics]
+    return _told_apart([board for board in boards if board.metrics])
+
+
+def _told_apart(boards: list[Board]) -> list[Board]:
+    """Add to boards of equal titles the parts of the protocol, or the version, that differ."""
+    found = []
+    for board in boards:
+        others = [one for one in boards if one.title == board.title and one is not board]
+        notes = [
+            f"{name}={value}"
+            for name, value in board.protocol.items()
+            if any(one.protocol.get(name) != value for one in others)
+        ]
+        if any(one.version != board.version for one in others):
+            notes.append(f"data {board.version[:8]}")
+        found.append(replace(board, note=", ".join(notes)))
+    return found
 
 
 def _board(

@@ -5,8 +5,11 @@ import pytest
 from mmrec_bench import planning, runner
 from mmrec_bench.config import RunConfig, read_yaml
 from mmrec_bench.plugins import installed
+from mmrec_bench.sweeps import read_sweep
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+ALL = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+SWEEPS = [path for path in ALL if path.parent.name == "sweeps"]
+CONFIGS = [path for path in ALL if path not in SWEEPS]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
@@ -15,6 +18,12 @@ def test_every_configuration_names_known_options(path: Path) -> None:
     planning.check_config(config, installed())
     # A folder is named for the data set, or for the file that a general loader reads.
     assert path.parent.name in {config.dataset.name, config.dataset.options.get("label")}
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+def test_every_sweep_runs_the_configurations_of_its_folder(path: Path) -> None:
+    rows = [one for one in CONFIGS if one.parent.name == path.stem]
+    assert len(read_sweep(path)) == len(rows) > 0
 
 
 def test_the_committed_sample_configuration_is_the_plain_command(tmp_path: Path) -> None:

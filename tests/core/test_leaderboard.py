@@ -235,3 +235,16 @@ def test_per_case_values_of_other_users_are_refused(tmp_path: Path) -> None:
     ]
     with pytest.raises(MMRecError, match="of other users"):
         load_groups(stored)
+
+
+def test_boards_of_one_title_say_in_what_they_differ() -> None:
+    spec = make_spec("a")
+    other = spec.model_copy(update={"protocol": {**spec.protocol, "permute_ids": False}})
+    permuted = spec.model_copy(update={"protocol": {**spec.protocol, "permute_ids": True}})
+    titles = [
+        board.title for board in build(plain([make_record(one) for one in (other, permuted)]))
+    ]
+    assert sorted(title.rpartition(", ")[2] for title in titles) == [
+        "permute_ids=False",
+        "permute_ids=True",
+    ]

@@ -1,3 +1,4 @@
+import contextvars
 import json
 import pickle
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 
 from mmrec_bench.config import identity
 from mmrec_bench.errors import ConfigError, DataFormatError, DataMissingError, MMRecError
+from mmrec_bench.paths import use_data_root
 from mmrec_bench.types import Catalog, Item, Vocabulary
 from mmrec_bench.vectors import encode_catalog
 from mmrec_plugins.encoders.features import Features
@@ -206,6 +208,16 @@ def test_a_file_is_also_looked_for_in_the_folder_of_the_data_sets(
     assert found.fingerprint()
     with pytest.raises(DataMissingError, match=r"other\.npy or .*data/other\.npy is not there"):
         Features(Features.Config(file=Path("other.npy")))
+
+
+def test_a_relative_file_is_looked_for_below_the_data_root_of_the_run(tmp_path: Path) -> None:
+    np.save(tmp_path / "table.npy", np.ones((2, 3), np.float32))
+    context = contextvars.copy_context()
+    context.run(use_data_root, tmp_path)
+    found = context.run(lambda: Features(Features.Config(file=Path("table.npy"))).fingerprint())
+    assert found
+    with pytest.raises(DataMissingError):  # no other run hears of it
+        Features(Features.Config(file=Path("table.npy")))
 
 
 def test_the_file_must_be_named() -> None:
