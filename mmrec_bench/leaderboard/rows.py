@@ -20,6 +20,8 @@ from mmrec_bench.records import RunRecord, Stored
 from mmrec_bench.statistics import holm, paired_test
 
 LEVEL = 0.05
+_RESAMPLES = 2000
+"""Enough for marks at `LEVEL` on boards of a hundred rows; `compare` draws more."""
 _MEANT = ("fit_seconds", "score_seconds", "cases_per_second", "prompt_tokens", "answer_tokens")
 _ADDED = ("cost_usd", "retries")
 
@@ -307,7 +309,7 @@ def _p_values(
     for i in defined:
         theirs = seeds[i].per_case(name)
         if i != reference and theirs is not None and theirs.shape == ours.shape:
-            found[i] = paired_test(theirs, ours).p_bootstrap
+            found[i] = paired_test(theirs, ours, resamples=_RESAMPLES).p_bootstrap
     return dict(zip(found, holm(list(found.values())), strict=True))
 
 

@@ -115,3 +115,9 @@ def test_two_records_of_one_run_with_other_numbers_are_refused(tmp_path: Path) -
     write_record(tmp_path / "b", make_record(make_spec(), 0.6))
     with pytest.raises(StorageError, match="records of one run with other numbers"):
         read_records(tmp_path / "a", tmp_path / "b")
+
+
+def test_records_of_one_run_may_differ_in_the_last_digits(tmp_path: Path) -> None:
+    write_record(tmp_path / "a", make_record(make_spec(), 0.5))
+    write_record(tmp_path / "b", make_record(make_spec(), 0.5 + 1e-15))
+    assert len(read_records(tmp_path / "a", tmp_path / "b")) == 1
