@@ -166,6 +166,9 @@ def recbole(lists: np.ndarray, user: np.ndarray, item: np.ndarray) -> Steps:
     import torch
     from recbole.evaluator.metrics import MAP, MRR, NDCG, Hit, Recall
 
+    for name, kind in (("float", float), ("int", int), ("bool", bool)):
+        if name not in vars(np):  # names that RecBole 1.2.1 still uses
+            setattr(np, name, kind)
     torch.set_num_threads(int(THREADS))
     ks = [1, 5, 10, 20, K]
     config = {"topk": ks, "metric_decimal_place": 9}

@@ -24,6 +24,7 @@ from mmrec_bench.errors import ModelError
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.progress import progress
 from mmrec_bench.types import Queries, Scores
+from mmrec_plugins.models.adam import Adam
 from mmrec_plugins.models.checkpoints import read_checkpoint, write_checkpoint
 
 log = logging.getLogger("mmrec_bench")
@@ -180,15 +181,13 @@ class _State:
         self.scratch, self.fingerprint = scratch, fingerprint
         tuned = [value for value in module.parameters() if value.requires_grad]
         self.device = tuned[0].device
-        self.optimizer = torch.optim.Adam(
-            tuned, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        self.optimizer = Adam(tuned, config.learning_rate, config.weight_decay)
         self.best = snapshot(module)
         self.saved_at = time.monotonic()
 
     def step(self, learner: Learner[B], batch: B) -> Tensor:
         """Do one optimiser step; return () its loss."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         half = self.config.dtype == "bfloat16"
         try:
             with torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext():
