@@ -15,6 +15,7 @@ from mmrec_bench.errors import ModelError, PluginError, ProtocolError
 from mmrec_bench.interfaces import Metric
 from mmrec_bench.ranks import concat, take
 from mmrec_bench.ties import gain_sum
+from mmrec_bench.toplists import TopLists
 from mmrec_bench.types import (
     BoolArray,
     Cases,
@@ -46,7 +47,10 @@ TOP_K = 20
 """Items of each case kept for the record and for list metrics."""
 
 BLOCK = 1 << 20
-"""Scores handled at a time."""
+"""Numbers handled at a time."""
+
+_CACHED = 1 << 19
+"""Scores ranked at a time: they and a copy stay in a core's cache."""
 
 RESAMPLES = 1000
 
@@ -102,13 +106,13 @@ def rank(scores: FloatArray, cases: Cases, *, top_k: int = TOP_K) -> Ranks:
         top = np.zeros((0, top_k), np.int32)
         return Ranks(none, none, np.zeros(0, np.bool_), np.zeros(0, np.int64), none, none, top)
     _check_targets(cases, scores.shape[1])
-    step = max(1, BLOCK // max(1, scores.shape[1]))
+    step = max(1, _CACHED // max(1, scores.shape[1]))
     counter = _Counter(min(step, len(cases)), scores.shape[1])
-    blocks = []
+    blocks, best = [], TopLists(top_k)
     for start in range(0, len(cases), step):
         block = cases.slice(start, min(start + step, len(cases)))
-        blocks.append(_rank_block(scores[start : start + step], block, top_k, counter))
-    return concat(blocks)
+        blocks.append(_rank_block(scores[start : start + step], block, best, counter))
+    return replace(concat(blocks), top=best.lists())
 
 
 def validate(scores: Scores, cases: Cases) -> float:
@@ -310,7 +314,7 @@ def _check_targets(cases: Cases, width: int) -> None:
             raise ModelError(f"scores cover {width} items, but a target has the number {largest}")
 
 
-def _rank_block(scores: FloatArray, cases: Cases, top_k: int, counter: _Counter) -> Ranks:
+def _rank_block(scores: FloatArray, cases: Cases, best: TopLists, counter: _Counter) -> Ranks:
     width = scores.shape[1]
     columns: Int32Array | None = None
     if cases.queries.candidates is None:
@@ -331,6 +335,7 @@ def _rank_block(scores: FloatArray, cases: Cases, top_k: int, counter: _Counter)
         column = _find(columns, cases)
         n_candidates = np.full(len(cases), width, np.int32)
     n_better, n_tied, ranked = _count(scores, cases, column, counter, n_candidates)
+    best.add(scores, columns)
     return Ranks(
         n_better=n_better.astype(np.int32),
         n_tied=n_tied.astype(np.int32),
@@ -338,7 +343,7 @@ def _rank_block(scores: FloatArray, cases: Cases, top_k: int, counter: _Counter)
         case=cases.targets.row_ids,
         n_targets=cases.targets.lengths.astype(np.int32),
         n_candidates=n_candidates,
-        top=_top(scores, columns, top_k),
+        top=np.zeros((len(cases), 0), np.int32),
     )
 
 
@@ -380,58 +385,3 @@ def _count(
         above[left_out] = n_scored[row[left_out]]
         level[left_out] = (n_candidates - n_scored)[row[left_out]] - 1
     return above, level, ~left_out
-
-
-def _top(scores: FloatArray, columns: Int32Array | None, k: int) -> Int32Array:
-    """Return (b, k) items with the highest scores, ties by item number, -1 = none.
-
-    The maxima of groups of a row give a bound that at least k scores reach and that fewer than k
-    groups exceed, so that few scores are left to sort.
-    """
-    n_rows, width = scores.shape
-    top = np.full((n_rows, k), -1, np.int32)
-    kept = min(k, width)
-    maxima = _group_maxima(scores, 4 * kept)
-    n_groups = maxima.shape[1]
-    bound = np.partition(maxima, n_groups - kept, axis=1)[:, n_groups - kept]
-    flat = np.flatnonzero(scores >= bound[:, None])
-    row = flat // width
-    value = scores.ravel()[flat]
-    # Of the scores level with the bound only the first k can matter.
-    level = np.flatnonzero(value == bound[row])
-    flat = np.delete(flat, level[_place(row[level], n_rows) >= k])
-    row, column, value = flat // width, flat % width, scores.ravel()[flat]
-    order = np.lexsort((column, -value, row))
-    row, column = row[order], column[order]
-    place = _place(row, n_rows)
-    first = place < k
-    row, column, place = row[first], column[first], place[first]
-    top[row, place] = column if columns is None else columns[row, column]
-    return top
-
-
-def _group_maxima(scores: FloatArray, at_least: int) -> FloatArray:
-    """Return (b, G) maxima of G >= `at_least` groups of each row, -inf for a group without any.
-
-    Rows are folded in half until they are short. A group with a NaN counts as one without scores,
-    which only lowers the bound that is made of them; where NaN leaves too few groups, it is
-    passed over instead, which is slower.
-    """
-    for fold in (np.maximum, np.fmax):
-        groups = scores
-        while groups.shape[1] >= 2 * at_least:
-            half = groups.shape[1] // 2
-            rest = groups[:, 2 * half :]
-            groups = fold(groups[:, :half], groups[:, half : 2 * half])
-            groups[:, : rest.shape[1]] = fold(groups[:, : rest.shape[1]], rest)
-        empty = np.isnan(groups)
-        if 2 * np.count_nonzero(empty) <= empty.size:
-            break
-    return np.where(empty, np.float32(-np.inf), groups)
-
-
-def _place(row: Int64Array, n_rows: int) -> Int64Array:
-    """Return 0, 1, 2 ... within each run of equal, non-decreasing row numbers."""
-    counts = np.bincount(row, minlength=n_rows)
-    place: Int64Array = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return place

@@ -11,7 +11,7 @@ LAYERS = [
     {"errors"},
     {"types", "files", "paths", "progress", "guard", "terminal"},
     {"config", "images", "download"},
-    {"interfaces", "ranks", "splitting", "candidates", "ties", "statistics", "cases"},
+    {"interfaces", "ranks", "splitting", "candidates", "ties", "toplists", "statistics", "cases"},
     {"hookspecs", "registry", "spaces"},
     {"plugins", "protocol", "transfer", "examples", "evaluation", "permutations", "pictures"},
     {
