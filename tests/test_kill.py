@@ -67,14 +67,15 @@ def test_twenty_killed_runs_end_with_the_record_of_one_that_was_not(tmp_path: Pa
     whole_seconds = time.monotonic() - began
     rng = random.Random(0)
     stages: list[str] = []
-    folders = 0
-    while len(stages) < N_KILLS:
+    wanted, folders = {"fitting", "scoring"}, 0
+    # On a machine whose load changes, the chosen moments may all fall into one stage: then go on.
+    while len(stages) < N_KILLS or (not wanted <= set(stages) and len(stages) < 4 * N_KILLS):
         results = tmp_path / f"killed-{folders}"
         folders += 1
         for _ in range(3):  # several deaths of one run
             process = start(results, data)
             try:
-                process.communicate(timeout=whole_seconds * rng.uniform(0.3, 1.0))
+                process.communicate(timeout=whole_seconds * rng.uniform(0.1, 1.0))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
@@ -85,7 +86,7 @@ def test_twenty_killed_runs_end_with_the_record_of_one_that_was_not(tmp_path: Pa
         assert adapter(results) == adapter(tmp_path / "whole")
         assert not list(results.rglob("*.tmp"))
     print(f"{len(stages)} kills: {sorted(stages)}")
-    assert {"fitting", "scoring"} <= set(stages)
+    assert wanted <= set(stages)
 
 
 def test_two_runs_of_one_command_at_once_do_not_harm_each_other(tmp_path: Path) -> None:
