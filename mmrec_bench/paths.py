@@ -18,8 +18,8 @@ def cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "mmrec-bench"
 
 
-def use_data_root(root: Path) -> None:
-    """Let `data_root` return this folder from now on: what `--data-root` said."""
+def use_data_root(root: Path | None) -> None:
+    """Let `data_root` return this folder from now on: what `--data-root` said; None = as before."""
     _data_root.set(root)
 
 

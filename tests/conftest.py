@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mmrec_bench.paths import use_data_root
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is imported
 
 _SHARED = Path(os.environ.get("MMREC_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -16,6 +18,12 @@ def shared_data() -> Path:
     if not _SHARED.is_dir():
         pytest.skip(f"real data is not at {_SHARED}; set MMREC_TEST_DATA")
     return _SHARED
+
+
+@pytest.fixture(autouse=True)
+def no_data_root_of_another_test() -> None:
+    """A run made in this process keeps its `--data-root`; the next test starts without."""
+    use_data_root(None)
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,8 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _READ_BYTES = 1 << 20
+_PACKED_BYTES = 1 << 16
+"""Read at a time of a packed file: what is not unpacked yet is copied again and again."""
 _UNPACKED_BYTES = 1 << 20
 
 
@@ -132,21 +134,24 @@ def check_gzip(path: Path) -> str | None:
 def _chunks(path: Path, tally: Tally | None) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
-            first = file.read(_READ_BYTES)
-            blocks = _blocks(file, first)
+            first = file.read(_PACKED_BYTES)
             if first.startswith(_GZIP_MAGIC):
-                yield from _unpack(path, blocks, tally)
+                yield from _unpack(path, _blocks(file, first, _PACKED_BYTES), tally)
             else:
-                yield from blocks
+                yield from _blocks(file, first, _READ_BYTES)
     except OSError as error:
         raise DataFormatError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _blocks(file: Any, first: bytes) -> Iterator[bytes]:  # noqa: ANN401  (an open binary file)
+def _blocks(
+    file: Any,  # noqa: ANN401 - an open binary file
+    first: bytes,
+    size: int,
+) -> Iterator[bytes]:
     block = first
     while block:
         yield block
-        block = file.read(_READ_BYTES)
+        block = file.read(size)
 
 
 def _unpack(path: Path, blocks: Iterable[bytes], tally: Tally | None) -> Iterator[bytes]:
