@@ -14,26 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mmrec_bench.config import ComponentConfig
 from mmrec_bench.errors import ConfigError
 from mmrec_bench.types import Catalog, Int32Array, Measurement, Outcomes, Ragged
-from mmrec_plugins.metrics.ranking import CutConfig
+from mmrec_plugins.metrics.ranking import AtK, CutConfig
 
 Float64Array = NDArray[np.float64]
 _NUMBERS = 1 << 21
 """Numbers handled at a time."""
 
 
-class _OfLists:
-    """A metric of the first k items of each list, named `<kind>@<k>`."""
-
-    Config: ClassVar[type[ComponentConfig]] = CutConfig
-    higher_is_better: ClassVar[bool] = True
-    kind: ClassVar[str]
-
-    def __init__(self, config: CutConfig) -> None:
-        self.k = config.k
-        self.name = f"{self.kind}@{config.k}"
+class _OfLists(AtK):
+    """A metric of the first k items of each list."""
 
     def _lists(self, outcomes: Outcomes) -> Int32Array:
         """Return (B, k) items, -1 = none.

@@ -31,7 +31,7 @@ class CutConfig(ComponentConfig):
     k: int = Field(ge=1, description="number of places looked at")
 
 
-class _AtK:
+class AtK:
     """A metric of the first k places, named `<kind>@<k>`."""
 
     Config: ClassVar[type[ComponentConfig]] = CutConfig
@@ -46,7 +46,7 @@ class _AtK:
         return Measurement.mean(np.where(ranks.n_targets > 0, per_case, np.nan))
 
 
-class HitRate(_AtK):
+class HitRate(AtK):
     """Share of cases with at least one target among the first k places.
 
     HR@k = 1 if min place <= k else 0. With one target a case it equals recall@k. Some papers call
@@ -63,7 +63,7 @@ class HitRate(_AtK):
         return self._mean(ranks, hit_probability(ranks, self.k, outcomes.ties))
 
 
-class NDCG(_AtK):
+class NDCG(AtK):
     """Normalised discounted cumulative gain with binary gains.
 
     NDCG@k = sum over targets at places p <= k of 1 / log2(p + 1), divided by the largest value
@@ -86,7 +86,7 @@ class NDCG(_AtK):
         return self._mean(ranks, gain_sum(ranks, gains, outcomes.ties) / ideal)
 
 
-class MRR(_AtK):
+class MRR(AtK):
     """Reciprocal place of the best target, 0 where it is after place k.
 
     MRR@k = 1 / min place if min place <= k else 0.
@@ -102,7 +102,7 @@ class MRR(_AtK):
         return self._mean(ranks, first_reciprocal(ranks, self.k, outcomes.ties))
 
 
-class Recall(_AtK):
+class Recall(AtK):
     """Share of a case's targets among the first k places.
 
     Recall@k = targets at places <= k / n. Below 1 for a perfect ranking when n > k; LensKit and
@@ -120,7 +120,7 @@ class Recall(_AtK):
         return self._mean(ranks, found / np.maximum(ranks.n_targets, 1))
 
 
-class Precision(_AtK):
+class Precision(AtK):
     """Share of the first k places that hold targets.
 
     Precision@k = targets at places <= k / k, also where fewer than k candidates were ranked; some
@@ -137,7 +137,7 @@ class Precision(_AtK):
         return self._mean(ranks, gain_sum(ranks, np.ones(self.k), outcomes.ties) / self.k)
 
 
-class MAP(_AtK):
+class MAP(AtK):
     """Mean average precision.
 
     AP@k = sum over targets at places p <= k of (targets at places <= p) / p, divided by min(k, n),

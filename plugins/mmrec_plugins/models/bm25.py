@@ -11,13 +11,20 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mmrec_bench.config import ComponentConfig, searched
+from mmrec_bench.config import searched
 from mmrec_bench.errors import ConfigError, StorageError
 from mmrec_bench.files import read_arrays, write_arrays
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.types import FloatArray, Int32Array, Queries, Scores
 from mmrec_plugins.documents import FIELDS, FIELDS_HELP, documents
-from mmrec_plugins.models.matrices import BLOCK, Csr, arrays_of, history_matrix, matrix_from
+from mmrec_plugins.models.matrices import (
+    BLOCK,
+    Csr,
+    RecencyConfig,
+    arrays_of,
+    history_matrix,
+    matrix_from,
+)
 
 FILE = "bm25.npz"
 _WORD = re.compile(r"\w+")
@@ -41,7 +48,7 @@ class BM25:
     what it is. Train interactions are not looked at.
     """
 
-    class Config(ComponentConfig):
+    class Config(RecencyConfig):
         """Options of `bm25`."""
 
         k1: float = searched(
@@ -49,13 +56,6 @@ class BM25:
         )
         b: float = searched(
             0.75, low=0.0, high=1.0, ge=0, le=1, description="how much long documents are held back"
-        )
-        recency: float = searched(
-            1.0,
-            choices=[0.3, 0.5, 0.7, 0.9, 1.0],
-            gt=0,
-            le=1,
-            description="an item of the history weighs recency^age, newest = 0",
         )
         fields: tuple[str, ...] = Field(FIELDS, description=FIELDS_HELP)
 

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.linalg import lapack
 
-from mmrec_bench.config import ComponentConfig, searched
+from mmrec_bench.config import searched
 from mmrec_bench.errors import ModelError, StorageError
 from mmrec_bench.files import read_arrays, write_arrays
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.types import FloatArray, Queries, Scores
 from mmrec_plugins.models.matrices import (
     Csr,
+    RecencyConfig,
     blocks,
     dense_gram,
     history_matrix,
@@ -44,7 +45,7 @@ class Ease:
     with N^3.
     """
 
-    class Config(ComponentConfig):
+    class Config(RecencyConfig):
         """Options of `ease`."""
 
         l2: float = searched(
@@ -54,13 +55,6 @@ class Ease:
             log=True,
             gt=0,
             description="weight of the penalty (the paper's lambda)",
-        )
-        recency: float = searched(
-            1.0,
-            choices=[0.3, 0.5, 0.7, 0.9, 1.0],
-            gt=0,
-            le=1,
-            description="an item of the history weighs recency^age, newest = 0",
         )
         dtype: Literal["auto", "float64", "float32"] = Field(
             "auto",

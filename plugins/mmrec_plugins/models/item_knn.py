@@ -8,12 +8,13 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mmrec_bench.config import ComponentConfig, searched
+from mmrec_bench.config import searched
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.types import FloatArray, Queries
 from mmrec_plugins.models.item_to_item import SparseItemToItem
 from mmrec_plugins.models.matrices import (
     Csr,
+    RecencyConfig,
     blocks,
     blocks_of_work,
     dense_gram,
@@ -43,7 +44,7 @@ class ItemKNN(SparseItemToItem):
     newest item. Memory: k pairs an item of 12 bytes, and more only where similarities are equal.
     """
 
-    class Config(ComponentConfig):
+    class Config(RecencyConfig):
         """Options of `item-knn`."""
 
         k: int = searched(
@@ -54,13 +55,6 @@ class ItemKNN(SparseItemToItem):
             choices=[0.0, 1.0, 5.0, 20.0, 100.0],
             ge=0,
             description="added to the cosine's denominator: less trust in few users",
-        )
-        recency: float = searched(
-            1.0,
-            choices=[0.3, 0.5, 0.7, 0.9, 1.0],
-            gt=0,
-            le=1,
-            description="an item of the history weighs recency^age, newest = 0",
         )
         neighbours_of: Literal["target", "history"] = Field(
             "target", description="whose k neighbours are kept: the scored item's, or the history's"

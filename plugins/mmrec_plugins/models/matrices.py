@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import DTypeLike, NDArray
 
+from mmrec_bench.config import ComponentConfig, searched
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.types import FloatArray, Int32Array, Int64Array, Queries, Ragged
 
@@ -24,6 +25,18 @@ _STEPS = 1 << 24
 
 _DENSE = 1 << 25
 """Numbers of a matrix at most where dense algebra may be the faster way."""
+
+
+class RecencyConfig(ComponentConfig):
+    """An option of every model that sums over the items of a history."""
+
+    recency: float = searched(
+        1.0,
+        choices=[0.3, 0.5, 0.7, 0.9, 1.0],
+        gt=0,
+        le=1,
+        description="an item of the history weighs recency^age, newest = 0",
+    )
 
 
 def interaction_matrix(data: TrainingData, dtype: DTypeLike = np.float64) -> Csr:

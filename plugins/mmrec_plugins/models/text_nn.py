@@ -6,12 +6,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from mmrec_bench.config import ComponentConfig, searched
 from mmrec_bench.errors import ModelError, StorageError
 from mmrec_bench.files import read_arrays, write_arrays
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.types import FloatArray, Queries, Scores
-from mmrec_plugins.models.matrices import blocks, history_matrix
+from mmrec_plugins.models.matrices import RecencyConfig, blocks, history_matrix
 
 FILE = "text_nn.npz"
 
@@ -29,16 +28,8 @@ class TextNN:
     left, all items are tied at 0. Train interactions are not looked at.
     """
 
-    class Config(ComponentConfig):
+    class Config(RecencyConfig):
         """Options of `text-nn`."""
-
-        recency: float = searched(
-            1.0,
-            choices=[0.3, 0.5, 0.7, 0.9, 1.0],
-            gt=0,
-            le=1,
-            description="an item of the history weighs recency^age, newest = 0",
-        )
 
     reads_instructions: ClassVar[bool] = False
     reads_modalities: ClassVar[tuple[str, ...]] = ("text",)

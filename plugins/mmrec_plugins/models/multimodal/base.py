@@ -83,6 +83,16 @@ class MultimodalRecommender(FactorRecommender):
         return {**super().facts(), **known}
 
 
+class MappedItems(nn.Module):
+    """(U, D) users, (N, D) items, and a map for each modality."""
+
+    def __init__(self, n_users: int, n_items: int, size: int, maps: dict[str, nn.Linear]) -> None:
+        super().__init__()
+        self.users = embedding(n_users, size)
+        self.items = embedding(n_items, size)
+        self.maps = nn.ModuleDict(maps)
+
+
 def read_modalities(
     data: TrainingData, device: torch.device, *, centre: bool
 ) -> dict[str, Modality]:

@@ -15,9 +15,9 @@ from mmrec_bench.interfaces import TrainingData
 from mmrec_plugins.models.factors import pair_loss
 from mmrec_plugins.models.graphs import bipartite_adjacency, layer_mean, symmetric_normalised
 from mmrec_plugins.models.multimodal.base import (
+    MappedItems,
     MultimodalConfig,
     MultimodalRecommender,
-    embedding,
     projection,
 )
 from mmrec_plugins.models.multimodal.item_graphs import (
@@ -30,16 +30,6 @@ from mmrec_plugins.models.multimodal.item_graphs import (
     union,
 )
 from mmrec_plugins.models.sampling import Pairs
-
-
-class _Frozen(nn.Module):
-    """(U, D) users, (N, D) items, and a map for each modality."""
-
-    def __init__(self, n_users: int, n_items: int, size: int, maps: dict[str, nn.Linear]) -> None:
-        super().__init__()
-        self.users = embedding(n_users, size)
-        self.items = embedding(n_items, size)
-        self.maps = nn.ModuleDict(maps)
 
 
 class FREEDOM(MultimodalRecommender):
@@ -100,7 +90,7 @@ class FREEDOM(MultimodalRecommender):
         )
 
     config: Config
-    module: _Frozen
+    module: MappedItems
 
     def create(self, data: TrainingData) -> nn.Module:
         """Return untrained vectors and maps; makes the frozen graph."""
@@ -112,7 +102,7 @@ class FREEDOM(MultimodalRecommender):
         self._in_epoch = self._adjacency
         self._edges, self._values = self._frozen_graph()
         maps = {name: projection(m.vectors.shape[1], size) for name, m in self.modalities.items()}
-        return _Frozen(data.n_users, data.n_items, size, maps)
+        return MappedItems(data.n_users, data.n_items, size, maps)
 
     def prepare(self, data: TrainingData) -> None:
         """Keep the interactions, each once, from which an epoch's graph is drawn."""

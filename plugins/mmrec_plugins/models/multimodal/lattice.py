@@ -16,9 +16,9 @@ from mmrec_bench.interfaces import TrainingData
 from mmrec_plugins.models.factors import pair_loss
 from mmrec_plugins.models.graphs import bipartite_adjacency, layer_mean
 from mmrec_plugins.models.multimodal.base import (
+    MappedItems,
     MultimodalConfig,
     MultimodalRecommender,
-    embedding,
     projection,
 )
 from mmrec_plugins.models.multimodal.item_graphs import (
@@ -33,14 +33,11 @@ from mmrec_plugins.models.multimodal.item_graphs import (
 from mmrec_plugins.models.sampling import Pairs
 
 
-class _Latent(nn.Module):
-    """(U, D) users, (N, D) items, a map and a weight for each modality."""
+class _Latent(MappedItems):
+    """Also holds a weight for each modality."""
 
     def __init__(self, n_users: int, n_items: int, size: int, maps: dict[str, nn.Linear]) -> None:
-        super().__init__()
-        self.users = embedding(n_users, size)
-        self.items = embedding(n_items, size)
-        self.maps = nn.ModuleDict(maps)
+        super().__init__(n_users, n_items, size, maps)
         self.modality_weight = nn.Parameter(torch.full((len(maps),), 1.0 / len(maps)))
 
 

@@ -18,6 +18,7 @@ from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.splitting import newest
 from mmrec_bench.types import BoolArray, Int64Array, Queries, Ragged
 from mmrec_plugins.models.neural import NeuralRecommender
+from mmrec_plugins.models.sampling import NegativeSampler
 from mmrec_plugins.models.sequential.losses import catalog_cross_entropy
 from mmrec_plugins.models.sequential.packing import Packed, by_length, pack
 from mmrec_plugins.models.training import TrainingConfig
@@ -77,6 +78,17 @@ class SequentialRecommender(NeuralRecommender):
         if data.held_out is not None:
             allowed = np.setdiff1d(np.arange(data.n_items), data.held_out.items)
             self._allowed = torch.from_numpy(allowed).to(self.device)
+
+    _sampler: NegativeSampler | None = None
+    """Draws negatives, where the loss has some."""
+
+    def ready_negatives(self, data: TrainingData, users: Int64Array) -> BoolArray:
+        """Get ready to draw, and return which of `users` have an item left to be a negative."""
+        self._sampler = NegativeSampler(
+            data.interactions, data.n_users, data.n_items, data.held_out
+        )
+        usable: BoolArray = self._sampler.free[users] > 0
+        return usable
 
     extra_items: int = 0
     """1 where a row's first item is read and never predicted, so that a row has one more."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,32 +16,27 @@ from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.splitting import newest
 from mmrec_bench.types import Int64Array, Ragged
 from mmrec_plugins.models.sequential.base import (
-    SequentialConfig,
     SequentialModule,
     SequentialRecommender,
     with_last,
 )
 from mmrec_plugins.models.sequential.packing import Packed, pack
 from mmrec_plugins.models.sequential.transformer import (
+    AttentionConfig,
     Transformer,
     TransformerShape,
     start_weights,
 )
 
 
-class BERT4RecConfig(SequentialConfig):
+class BERT4RecConfig(AttentionConfig):
     """Defaults are the paper's for long rows; for Amazon Beauty it hides .6 of the items."""
 
     max_length: int = Field(
         50, ge=2, description="positions: the newest items of a history and, when asked, the mask"
     )
-    n_blocks: int = searched(2, low=1, high=3, ge=1, description="transformer blocks")
     n_heads: int = Field(2, ge=1, description="attention heads; divide embedding_size")
-    inner: int = Field(4, ge=1, description="width of the feed-forward layers, in embedding sizes")
     dropout: float = searched(0.2, low=0.0, high=0.7, ge=0, lt=1, description="of vectors")
-    attention_dropout: float | None = Field(
-        None, ge=0, lt=1, description="of attention weights; None = dropout"
-    )
     mask_probability: float = searched(
         0.2,
         low=0.1,
@@ -53,12 +48,6 @@ class BERT4RecConfig(SequentialConfig):
     last_item_share: float = Field(
         0.1, ge=0, le=1, description="share of rows of which only the last item is hidden"
     )
-
-    @model_validator(mode="after")
-    def _check(self) -> "BERT4RecConfig":
-        if self.embedding_size % self.n_heads:
-            raise ValueError(f"n_heads {self.n_heads} must divide {self.embedding_size}")
-        return self
 
 
 class BERT4RecBatch(NamedTuple):
@@ -153,21 +142,11 @@ def draw_hidden(
 class _Network(SequentialModule):
     def __init__(self, config: BERT4RecConfig, n_items: int) -> None:
         super().__init__()
-        size, dropout = config.embedding_size, config.attention_dropout
+        size = config.embedding_size
         self.items = nn.Embedding(n_items + 1, size)
         self.positions = nn.Embedding(config.max_length, size)
         self.transformer = Transformer(
-            TransformerShape(
-                size=size,
-                n_blocks=config.n_blocks,
-                n_heads=config.n_heads,
-                inner=config.inner,
-                dropout=config.dropout,
-                attention_dropout=config.dropout if dropout is None else dropout,
-                norm="post",
-                activation="gelu",
-                causal=False,
-            )
+            TransformerShape.of(config, norm="post", activation="gelu", causal=False)
         )
         self.head = nn.Linear(size, size)
         self.head_norm = nn.LayerNorm(size)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from mmrec_bench.config import searched
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.types import BoolArray, Int64Array, Ragged
-from mmrec_plugins.models.sampling import NegativeSampler
 from mmrec_plugins.models.sequential.base import (
     SequentialConfig,
     SequentialModule,
@@ -86,7 +85,6 @@ class GRU4Rec(SequentialRecommender):
 
     def __init__(self, config: GRU4RecConfig | None = None) -> None:
         super().__init__(config or self.Config())
-        self._sampler: NegativeSampler | None = None
         self._cumulated: np.ndarray[tuple[int], np.dtype[np.float64]] = np.zeros(0)
 
     def build(self, data: TrainingData) -> "_Network":
@@ -103,11 +101,7 @@ class GRU4Rec(SequentialRecommender):
         self._cumulated = np.cumsum(weights)
         if self.config.loss != "bce":
             return np.ones(len(users), np.bool_)
-        self._sampler = NegativeSampler(
-            data.interactions, data.n_users, data.n_items, data.held_out
-        )
-        usable: BoolArray = self._sampler.free[users] > 0
-        return usable
+        return self.ready_negatives(data, users)
 
     def batch(self, users: Int64Array, rows: Ragged, rng: np.random.Generator) -> GRU4RecBatch:
         """Shift the rows by one, and draw negatives where the loss has some."""

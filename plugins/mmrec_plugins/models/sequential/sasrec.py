@@ -7,15 +7,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from mmrec_bench.config import searched
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.types import BoolArray, Int64Array, Ragged
-from mmrec_plugins.models.sampling import NegativeSampler
 from mmrec_plugins.models.sequential.base import (
-    SequentialConfig,
     SequentialModule,
     SequentialRecommender,
     shifted,
@@ -23,13 +21,14 @@ from mmrec_plugins.models.sequential.base import (
 from mmrec_plugins.models.sequential.losses import binary_cross_entropy
 from mmrec_plugins.models.sequential.packing import Packed, pack
 from mmrec_plugins.models.sequential.transformer import (
+    AttentionConfig,
     Transformer,
     TransformerShape,
     start_weights,
 )
 
 
-class SASRecConfig(SequentialConfig):
+class SASRecConfig(AttentionConfig):
     """Defaults are those of the paper for sparse data."""
 
     loss: Literal["bce", "ce"] = Field(
@@ -41,8 +40,6 @@ class SASRecConfig(SequentialConfig):
     embedding_size: int = searched(
         50, choices=[32, 50, 64, 128], ge=1, description="size of an item's vector"
     )
-    n_blocks: int = searched(2, low=1, high=3, ge=1, description="attention blocks")
-    n_heads: int = Field(1, ge=1, description="attention heads; divide embedding_size")
     inner: int = Field(
         1, ge=1, description="width of the feed-forward layers, in embedding sizes; BERT has 4"
     )
@@ -55,16 +52,7 @@ class SASRecConfig(SequentialConfig):
     scale_embeddings: bool = Field(
         default=True, description="read item vectors times sqrt(embedding_size), as published code"
     )
-    attention_dropout: float | None = Field(
-        None, ge=0, lt=1, description="of attention weights; None = dropout"
-    )
     batch_size: int = Field(128, ge=1, description="users a step")
-
-    @model_validator(mode="after")
-    def _check(self) -> "SASRecConfig":
-        if self.embedding_size % self.n_heads:
-            raise ValueError(f"n_heads {self.n_heads} must divide {self.embedding_size}")
-        return self
 
 
 class SASRecBatch(NamedTuple):
@@ -105,7 +93,6 @@ class SASRec(SequentialRecommender):
 
     def __init__(self, config: SASRecConfig | None = None) -> None:
         super().__init__(config or self.Config())
-        self._sampler: NegativeSampler | None = None
 
     def build(self, data: TrainingData) -> "_Network":
         """Return the network; a position has a vector of its own."""
@@ -116,11 +103,7 @@ class SASRec(SequentialRecommender):
         """With loss=bce a user must have an item left that can be a negative."""
         if self.config.loss == "ce":
             return np.ones(len(users), np.bool_)
-        self._sampler = NegativeSampler(
-            data.interactions, data.n_users, data.n_items, data.held_out
-        )
-        usable: BoolArray = self._sampler.free[users] > 0
-        return usable
+        return self.ready_negatives(data, users)
 
     def batch(self, users: Int64Array, rows: Ragged, rng: np.random.Generator) -> SASRecBatch:
         """Shift the rows by one, and draw negatives where the loss has some."""
@@ -144,22 +127,12 @@ class SASRec(SequentialRecommender):
 class _Network(SequentialModule):
     def __init__(self, config: SASRecConfig, n_items: int) -> None:
         super().__init__()
-        size, dropout = config.embedding_size, config.attention_dropout
+        size = config.embedding_size
         self.items = nn.Embedding(n_items + 1, size, padding_idx=n_items)
         self.positions = nn.Embedding(config.max_length, size)
         self.scale = size**0.5 if config.scale_embeddings else 1.0
         self.transformer = Transformer(
-            TransformerShape(
-                size=size,
-                n_blocks=config.n_blocks,
-                n_heads=config.n_heads,
-                inner=config.inner,
-                dropout=config.dropout,
-                attention_dropout=config.dropout if dropout is None else dropout,
-                norm=config.norm,
-                activation=config.activation,
-                causal=True,
-            )
+            TransformerShape.of(config, norm=config.norm, activation=config.activation, causal=True)
         )
         start_weights(self, std=0.0 if config.norm == "pre" else 0.02)
 

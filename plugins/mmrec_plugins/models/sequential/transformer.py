@@ -4,13 +4,35 @@ Letters: B rows, T positions of all rows, L longest row of a group, H heads, D s
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmrec_bench.config import searched
+from mmrec_plugins.models.sequential.base import SequentialConfig
 from mmrec_plugins.models.sequential.packing import Group, Packed
+
+
+class AttentionConfig(SequentialConfig):
+    """Options of the models that attend."""
+
+    n_blocks: int = searched(2, low=1, high=3, ge=1, description="blocks of attention")
+    n_heads: int = Field(1, ge=1, description="attention heads; divide embedding_size")
+    inner: int = Field(
+        4, ge=1, description="width of the feed-forward layers, in embedding sizes; BERT has 4"
+    )
+    attention_dropout: float | None = Field(
+        None, ge=0, lt=1, description="of attention weights; None = dropout"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.embedding_size % self.n_heads:
+            raise ValueError(f"n_heads {self.n_heads} must divide {self.embedding_size}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -38,6 +60,29 @@ class TransformerShape:
     norm: Literal["pre", "post"]
     activation: Literal["relu", "gelu"]
     causal: bool
+
+    @classmethod
+    def of(
+        cls,
+        config: AttentionConfig,
+        *,
+        norm: Literal["pre", "post"],
+        activation: Literal["relu", "gelu"],
+        causal: bool,
+    ) -> Self:
+        """Return the shape that a model's options ask for."""
+        dropout = config.attention_dropout
+        return cls(
+            size=config.embedding_size,
+            n_blocks=config.n_blocks,
+            n_heads=config.n_heads,
+            inner=config.inner,
+            dropout=config.dropout,
+            attention_dropout=config.dropout if dropout is None else dropout,
+            norm=norm,
+            activation=activation,
+            causal=causal,
+        )
 
 
 class Transformer(nn.Module):
