@@ -8,6 +8,11 @@ import pytest
 from mmrec_bench.paths import use_data_root
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it once, when it is imported
+# Tests that run beside each other (`-n auto`) share the processors; libraries read it once, too.
+_BESIDE = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
+if _BESIDE > 1:
+    _MINE = max(1, len(os.sched_getaffinity(0)) // _BESIDE)
+    os.environ.setdefault("OMP_NUM_THREADS", str(_MINE))
 
 _SHARED = Path(os.environ.get("MMREC_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
 

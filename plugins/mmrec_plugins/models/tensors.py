@@ -1,11 +1,11 @@
-"""Reading tensors back, with one line when they are not those that were expected."""
+"""Tensors: rows with a repeatable gradient, and reading them back or saying why not in one line."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmrec_bench.errors import ModelError
 
@@ -25,6 +25,16 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor], what: str) -> dict[
             f"{path} holds {shapes(state)}, but {what} asked for here would hold {shapes(expected)}"
         )
     return state
+
+
+def take_rows(table: Tensor, index: Tensor) -> Tensor:
+    """(n, ...) table and (...) int64 index -> the rows, as `table[index]`.
+
+    Where a row is taken twice, threads add up the gradient of `table[index]` in any order, and two
+    fits differ in the last bits; an embedding's gradient has one order.
+    """
+    flat = nn.functional.embedding(index, table[:, None].flatten(1))
+    return flat.view(*index.shape, *table.shape[1:])
 
 
 def shapes(state: Mapping[str, Tensor]) -> str:

@@ -28,6 +28,7 @@ from mmrec_plugins.models.lm.prefill import (
     visual_tokens,
 )
 from mmrec_plugins.models.lm.scoring import AnswerTree
+from mmrec_plugins.models.tensors import take_rows
 
 RowT_contra = TypeVar("RowT_contra", contravariant=True)
 
@@ -142,14 +143,14 @@ def choice_scores(
         at = token < 0
         prompt = ids.shape[1] - layout.kept + 1
         states = visual.read(hidden[0][:, :prompt], ids[:, :prompt])
-        energies = visual.energies(states[row[at]], token[at])
+        energies = visual.energies(take_rows(states, row[at]), token[at])
         edges = edges.index_put((at,), energies.to(edges.dtype))
     width = max(len(each.offsets) for each in rows)
     place, edge = torch.from_numpy(layout.paths).to(device)
     offsets = np.full((len(rows), width), np.inf, np.float32)
     for at, each in enumerate(rows):
         offsets[at, : len(each.offsets)] = each.offsets
-    sums: Tensor = edges.new_zeros(len(rows) * width).index_add(0, place, edges[edge])
+    sums: Tensor = edges.new_zeros(len(rows) * width).index_add(0, place, take_rows(edges, edge))
     return sums.view(len(rows), width) - torch.from_numpy(offsets).to(device)
 
 

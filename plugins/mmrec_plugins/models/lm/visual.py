@@ -41,7 +41,7 @@ from transformers import PreTrainedModel
 from mmrec_bench.errors import ModelError
 from mmrec_bench.files import atomic_write
 from mmrec_bench.types import BoolArray, FloatArray
-from mmrec_plugins.models.tensors import read_tensors
+from mmrec_plugins.models.tensors import read_tensors, take_rows
 
 VISUAL_FILE = "visual_tokens.safetensors"
 
@@ -172,7 +172,8 @@ class VisualTokens(nn.Module):
         """(m,) negative ids -> (m, H) fp32."""
         items, places = torch.unique((-1 - ids) // self.n_tokens, return_inverse=True)
         soft = self.directions(self.codes(items)) * self.length  # (items, n, H)
-        return soft[places, (-1 - ids) % self.n_tokens]
+        at = places * self.n_tokens + (-1 - ids) % self.n_tokens
+        return take_rows(soft.flatten(0, 1), at)
 
     def read(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Return (B, 2, H) fp32 states: at the prompt's end, and the mean over its pictures.
@@ -195,7 +196,7 @@ class VisualTokens(nn.Module):
         tied = self.closeness * self.directions(codes).mean(1)
         entries = torch.stack([self.foretell(codes), tied], dim=1)  # (items, 2, H)
         entries = torch.where((items < n_items)[:, None, None], entries, self.without)
-        return (states * entries[places]).sum((-2, -1))
+        return (states * take_rows(entries, places)).sum((-2, -1))
 
     def directions(self, codes: Tensor) -> Tensor:
         """(m, R) codes -> (m, n, H) of length 1: where a picture's soft tokens point."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmrec_bench.types import BoolArray, FloatArray
 from mmrec_plugins.models.p5.prompts import Source
+from mmrec_plugins.models.tensors import take_rows
 
 MAX_WORDS = 512
 
@@ -135,7 +136,8 @@ class VIP5Network(P5Network):
             visual = self.mapping(self.vectors[items]).unflatten(1, (self.n_visual, -1))
             # The k places of one picture stand together, so their order says which is which.
             place = torch.arange(len(at), device=at.device) % self.n_visual
-            states = states.masked_scatter(shown[:, :, None], visual[at, place].to(states.dtype))
+            taken = take_rows(visual.flatten(0, 1), at * self.n_visual + place)
+            states = states.masked_scatter(shown[:, :, None], taken.to(states.dtype))
         states = states + self.categories(shown.long())
         return states if self.words is None else states + self.words(sources.words)
 
