@@ -174,13 +174,12 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def environment(device: str) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Describe the machine and the versions; never a variable's value."""
     facts = {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "processors": str(os.cpu_count()),
-        "device": device,
     }
     for package in _PACKAGES:
         try:

@@ -134,7 +134,7 @@ class RunFolder:
         """Remove everything but the lock."""
         for path in (self.predictions, self.model, self.scratch):
             shutil.rmtree(path, ignore_errors=True)
-        for name in ("timing.json", "memory.json", "spec.json", "request.json"):
+        for name in ("timing.json", "machine.json", "memory.json", "spec.json", "request.json"):
             (self.path / name).unlink(missing_ok=True)
 
     @property
@@ -151,6 +151,7 @@ class RunFolder:
         atomic_write(self.draft / "fit.json", json.dumps(fit, indent=2).encode())
         shutil.rmtree(self.model, ignore_errors=True)
         self.draft.rename(self.model)
+        self._keep_machine()
 
     def fit_report(self) -> tuple[float, dict[str, str | int | float]]:
         """Return the seconds and facts of the fit."""
@@ -180,6 +181,7 @@ class RunFolder:
         before = self.score_time()
         timing = {"seconds": before[0] + seconds, "cases": before[1] + cases}
         atomic_write(self.path / "timing.json", json.dumps(timing).encode())
+        self._keep_machine()
 
     def score_time(self) -> tuple[float, int]:
         """Return seconds and cases scored so far."""
@@ -188,6 +190,26 @@ class RunFolder:
             return float(timing["seconds"]), int(timing["cases"])
         except (OSError, ValueError, KeyError):
             return 0.0, 0
+
+    def _keep_machine(self) -> None:
+        """Keep this process's largest memory and versions; evaluating later changes neither."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        machine = {
+            "peak_memory_bytes": max(peak, self.machine()[0] or 0),
+            "environment": environment(),
+        }
+        atomic_write(self.path / "machine.json", json.dumps(machine, indent=2).encode())
+
+    def machine(self) -> tuple[int | None, dict[str, str]]:
+        """Return the largest memory of those that fitted or scored, and the last one's versions.
+
+        (None, {}) where that is not known.
+        """
+        try:
+            machine = json.loads((self.path / "machine.json").read_text(encoding="utf-8"))
+            return int(machine["peak_memory_bytes"]), dict(machine["environment"])
+        except (OSError, ValueError, KeyError):
+            return None, {}
 
     def write_record(self, record: RunRecord, cases: CaseTable) -> Path:
         """Write the record, and the per-case values beside it."""
@@ -215,6 +237,7 @@ def make_record(
     fit_seconds, facts = folder.fit_report()
     facts |= folder.memory_facts()
     score_seconds, n_scored = folder.score_time()
+    peak_memory, versions = folder.machine()
     answers = predictions.answers
     metrics = {
         name: Interval(
@@ -241,12 +264,12 @@ def make_record(
             "fit_seconds": round(fit_seconds, 3),
             "score_seconds": round(score_seconds, 3),
             "cases_per_second": round(n_scored / score_seconds, 2) if score_seconds else None,
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_memory_bytes": peak_memory,
             "prompt_tokens": int(answers.prompt_tokens.sum()) if answers else None,
             "answer_tokens": int(answers.answer_tokens.sum()) if answers else None,
             **_request_costs(answers),
         },
-        environment=environment(str(facts.get("device", "cpu"))),
+        environment=versions | {"device": str(facts.get("device", "cpu"))},
         digest=digest(spec, counts, metrics),
         cases=cases,
         positions={} if predictions.shown is None else by_position(predictions.shown, n_shown),

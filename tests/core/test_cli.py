@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -38,10 +39,10 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def run_popularity(root: Path, results: Path, *more: str) -> list[dict[str, object]]:
+def run_popularity(root: Path, results: Path, *more: str) -> list[dict[str, Any]]:
     done = mmrec("-q", "run", "-m", "popularity", *TINY, "--data-root", root,
                  "--results", results, "--json", *more)  # fmt: skip
-    records: list[dict[str, object]] = json.loads(done.stdout)
+    records: list[dict[str, Any]] = json.loads(done.stdout)
     return records
 
 
@@ -59,13 +60,22 @@ def test_the_same_command_again_gives_the_same_record(root: Path, tmp_path: Path
     (fresh,) = run_popularity(root, tmp_path / "results", "--fresh")
     (elsewhere,) = run_popularity(root, tmp_path / "other")
     assert first["digest"] == again["digest"] == fresh["digest"] == elsewhere["digest"]
-    assert first["resources"] == {**again["resources"], **memory(first)}  # type: ignore[dict-item]
+    assert first["resources"] == again["resources"]
 
 
-def memory(record: dict[str, object]) -> dict[str, object]:
-    resources = record["resources"]
-    assert isinstance(resources, dict)
-    return {"peak_memory_bytes": resources["peak_memory_bytes"]}
+def test_evaluating_keeps_the_memory_and_the_versions_of_the_run(
+    root: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    (record,) = run_popularity(root, results)
+    machine = results / "runs" / str(record["run_id"]) / "machine.json"
+    assert json.loads(machine.read_text())["environment"].items() <= record["environment"].items()
+    another = {"peak_memory_bytes": 123, "environment": {"python": "9.9"}}
+    machine.write_text(json.dumps(another))  # as if another machine had run it
+    done = mmrec("-q", "evaluate", str(record["run_id"]), "--results", results, "--json")
+    (again,) = json.loads(done.stdout)
+    assert again["resources"] == record["resources"] | {"peak_memory_bytes": 123}
+    assert again["environment"] == {"python": "9.9", "device": "cpu"}
 
 
 def test_what_a_killed_process_left_half_written_is_swept_away(root: Path, tmp_path: Path) -> None:
