@@ -1,17 +1,21 @@
-"""Metrics of lists: ours beside ranx, RecTools, pytrec-eval and RecBole, on one workload.
+"""Metrics of lists: ours beside RecTools, pytrec-eval, RecBole, ranx and LensKit, on one workload.
 
-    pip install ranx rectools pytrec-eval-terrier recbole      # those that are absent are left out
-    python benchmarks/metrics.py [--users 100000] [--repeats 3]
+    python benchmarks/metrics.py [--users 100000] [--repeats 3] [--only ours lenskit]
 
-100,000 users, 100 different items each out of 20,000, one to ten targets a user, of which a third
-are listed. Everybody gets the same two arrays (lists, best first, and pairs of user and target) and
-returns HR@1,5,10,20, NDCG@5,10,20, Recall@5,10,20, MRR and MAP; building what a library wants
-(dictionaries, frames, its own Run) is counted and shown apart. Each repeat is a process of its own
-with threads pinned, the systems taking turns; printed are medians of CPU seconds, and the peak
-memory of a process. Compilation (ranx) is warmed up before.
+100,000 users, 100 different items each out of 20,000, one to ten targets a user, of which a
+third are listed. Everybody gets the same arrays (lists, best first, and pairs of user and target)
+and returns HR@1,5,10,20, NDCG@5,10,20, Recall@5,10,20, MRR@100 and MAP@100; numbers that are not
+equal end the run. Building what a library wants (dictionaries, frames, its own classes) is counted
+and shown apart; what is compiled or imported once is not. Each repeat is a process of its own with
+threads pinned, the systems taking turns; printed are medians of CPU seconds, and the peak memory of
+a process. LensKit differs from the others by default: its NDCG is told to discount the first
+two places differently, and its Recall to divide by all targets.
 
-With `--scores`, the second workload: 20,000 users x 20,000 items of scores, 10 to 100 items of a
-history masked, exact ranks with ties and all metrics, beside `torch.topk` alone on the same scores.
+Peers are used where they are installed. All in one environment (Python 3.11):
+
+    pip install torch==2.13.0 ranx rectools pytrec-eval-terrier recbole==1.2.1 lenskit \\
+        'numpy<2' 'pandas<3' 'pyarrow<24' 'setuptools<81'
+    pip install -e .
 """
 
 import argparse
@@ -22,7 +26,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
+from importlib.util import find_spec
 from types import SimpleNamespace
+from typing import Any
 
 THREADS = os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -31,16 +38,16 @@ for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
 import numpy as np
 
 K, N_ITEMS = 100, 20_000
-NAMES = [
-    *(f"hit_rate@{k}" for k in (1, 5, 10, 20)),
-    *(f"ndcg@{k}" for k in (5, 10, 20)),
-    *(f"recall@{k}" for k in (5, 10, 20)),
-    *("mrr", "map"),
+METRICS = [
+    *(("hit_rate", k) for k in (1, 5, 10, 20)),
+    *((name, k) for name in ("ndcg", "recall") for k in (5, 10, 20)),
+    *(("mrr", K), ("map", K)),
 ]
+CLOSE = 1e-6
+"""Values that differ by less are equal: some peers sum in 32 bits."""
 
-
-Steps = Iterator[dict[str, float] | None]
-"""A system: imports and warms up, then builds what it wants, then yields its metrics."""
+Steps = Iterator[list[float] | None]
+"""A system: imports and warms up, then builds what it wants, then yields METRICS in order."""
 
 
 def workload(n_users: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,96 +66,84 @@ def workload(n_users: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return lists, keys // N_ITEMS, keys % N_ITEMS
 
 
+def our_metrics() -> list[Any]:
+    from mmrec_plugins.metrics.ranking import MAP, MRR, NDCG, CutConfig, HitRate, Recall
+
+    classes = {"hit_rate": HitRate, "ndcg": NDCG, "recall": Recall, "mrr": MRR, "map": MAP}
+    return [classes[name](CutConfig(k=k)) for name, k in METRICS]
+
+
 def ours(lists: np.ndarray, user: np.ndarray, item: np.ndarray) -> Steps:
     from mmrec_bench.evaluation import measurements
     from mmrec_bench.ranks import rank_lists
     from mmrec_bench.types import Catalog, Outcomes, Ragged, Vocabulary
-    from mmrec_plugins.metrics.ranking import MAP, MRR, NDCG, CutConfig, HitRate, Recall
 
-    metrics = [
-        *(HitRate(CutConfig(k=k)) for k in (1, 5, 10, 20)),
-        *(cls(CutConfig(k=k)) for cls in (NDCG, Recall) for k in (5, 10, 20)),
-        *(MRR(CutConfig(k=K)), MAP(CutConfig(k=K))),
-    ]
+    metrics = our_metrics()
     catalog = Catalog(Vocabulary([]), [])
-    yield
+    yield None
     targets = Ragged.from_lengths(item, np.bincount(user, minlength=len(lists)))
     ranks = rank_lists(lists, targets, N_ITEMS)
-    yield
+    yield None
     found = measurements(metrics, Outcomes(ranks, catalog, np.zeros(0, np.int64)))
-    values = [one.value for one in found.values()]
-    yield dict(zip(NAMES, values, strict=True))
+    yield [one.value for one in found.values()]
 
 
 def ranx(lists: np.ndarray, user: np.ndarray, item: np.ndarray) -> Steps:
     from ranx import Qrels, Run, evaluate
 
-    names = [*NAMES[:-2], "mrr", "map"]
-    warm = Qrels({"a": {"x": 1}}), Run({"a": {"x": 1.0}})
-    evaluate(*warm, names, make_comparable=True)
-    yield
-    truth, run = _dictionaries(lists, user, item, float)
+    names = [f"{name}@{k}" for name, k in METRICS]
+    evaluate(Qrels({"a": {"x": 1}}), Run({"a": {"x": 1.0}}), names)
+    yield None
+    truth, run = _dictionaries(lists, user, item)
     qrels, made = Qrels(truth), Run(run)
-    yield
+    yield None
     found = evaluate(qrels, made, names)
-    yield {name: float(found[name]) for name in NAMES}
+    yield [float(found[name]) for name in names]
 
 
 def pytrec_eval(lists: np.ndarray, user: np.ndarray, item: np.ndarray) -> Steps:
     import pytrec_eval as trec
 
-    measures = {"success.1,5,10,20", "ndcg_cut.5,10,20", "recall.5,10,20", "recip_rank", "map"}
-    yield
-    truth, run = _dictionaries(lists, user, item, float)
-    yield
+    theirs = {"hit_rate": "success", "ndcg": "ndcg_cut", "mrr": "recip_rank"}
+    cuts = [(theirs.get(name, name), "" if k == K else str(k)) for name, k in METRICS]
+    measures = {".".join(filter(None, cut)) for cut in cuts}
+    names = ["_".join(filter(None, cut)) for cut in cuts]
+    yield None
+    truth, run = _dictionaries(lists, user, item)
+    yield None
     rows = list(trec.RelevanceEvaluator(truth, measures).evaluate(run).values())
-    theirs = [
-        *(f"success_{k}" for k in (1, 5, 10, 20)),
-        *(f"ndcg_cut_{k}" for k in (5, 10, 20)),
-        *(f"recall_{k}" for k in (5, 10, 20)),
-        *("recip_rank", "map"),
-    ]
-    yield {
-        name: float(np.mean([row[other] for row in rows]))
-        for name, other in zip(NAMES, theirs, strict=True)
-    }
+    yield [float(np.mean([row[name] for row in rows])) for name in names]
 
 
 def _dictionaries(
-    lists: np.ndarray, user: np.ndarray, item: np.ndarray, kind: type
+    lists: np.ndarray, user: np.ndarray, item: np.ndarray
 ) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, float]]]:
-    """Return {user: {item: relevance}} of targets and of lists, as both libraries want them."""
+    """Return {user: {item: relevance}} of targets and {user: {item: score}} of lists."""
     truth: dict[str, dict[str, int]] = {}
     for u, i in zip(user.tolist(), item.tolist(), strict=True):
         truth.setdefault(str(u), {})[str(i)] = 1
-    scores = [kind(K - j) for j in range(K)]
+    scores = [float(K - j) for j in range(K)]
     run = {
         str(u): dict(zip(map(str, row), scores, strict=True))
         for u, row in enumerate(lists.tolist())
     }
-    return truth, {u: run[u] for u in truth}
+    return truth, run
 
 
 def rectools(lists: np.ndarray, user: np.ndarray, item: np.ndarray) -> Steps:
-    import inspect
-
     import pandas as pd
     from rectools import Columns
     from rectools.metrics import MAP, MRR, NDCG, HitRate, Recall, calc_metrics
 
-    fair = (
-        {"divide_by_achievable": True}
-        if "divide_by_achievable" in inspect.signature(NDCG).parameters
-        else {}
-    )
-    metrics = {
-        **{f"hit_rate@{k}": HitRate(k=k) for k in (1, 5, 10, 20)},
-        **{f"ndcg@{k}": NDCG(k=k, **fair) for k in (5, 10, 20)},
-        **{f"recall@{k}": Recall(k=k) for k in (5, 10, 20)},
-        "mrr": MRR(k=K),
-        "map": MAP(k=K),
+    classes = {
+        "hit_rate": HitRate,
+        "ndcg": partial(NDCG, divide_by_achievable=True),
+        "recall": Recall,
+        "mrr": MRR,
+        "map": MAP,
     }
-    yield
+    metrics = {f"{name}@{k}": classes[name](k=k) for name, k in METRICS}
+    yield None
     reco = pd.DataFrame(
         {
             Columns.User: np.repeat(np.arange(len(lists)), K),
@@ -157,9 +152,40 @@ def rectools(lists: np.ndarray, user: np.ndarray, item: np.ndarray) -> Steps:
         }
     )
     truth = pd.DataFrame({Columns.User: user, Columns.Item: item})
-    yield
+    yield None
     found = calc_metrics(metrics, reco=reco, interactions=truth)
-    yield {name: float(found[name]) for name in NAMES}
+    yield [float(found[name]) for name in metrics]
+
+
+def lenskit(lists: np.ndarray, user: np.ndarray, item: np.ndarray) -> Steps:
+    from lenskit.data import ItemList, ItemListCollection
+    from lenskit.metrics import NDCG, Hit, LogRankWeight, Recall, RecipRank, RunAnalysis
+    from lenskit.metrics.ranking import AveragePrecision
+
+    class PlainRecall(Recall):
+        def measure_list(self, recs: ItemList, test: ItemList) -> float:
+            return float(self.truncate(recs).isin(test).sum() / len(test))
+
+    classes = {
+        "hit_rate": Hit,
+        "ndcg": partial(NDCG, weight=LogRankWeight(offset=1)),
+        "recall": PlainRecall,
+        "mrr": RecipRank,
+        "map": AveragePrecision,
+    }
+    analysis = RunAnalysis()
+    for name, k in METRICS:
+        analysis.add_metric(classes[name](n=k), f"{name}@{k}")
+    yield None
+    # Lists one by one: its own `from_df` takes thirty times as long.
+    run, truth = (ItemListCollection.empty(["user_id"]) for _ in range(2))
+    bounds = np.searchsorted(user, np.arange(len(lists) + 1))
+    for u, row in enumerate(lists):
+        run.add(ItemList(item_ids=row, ordered=True), user_id=u)
+        truth.add(ItemList(item_ids=item[bounds[u] : bounds[u + 1]]), user_id=u)
+    yield None
+    means = analysis.measure(run, truth).list_metrics().mean()
+    yield [float(means[f"{name}@{k}"]) for name, k in METRICS]
 
 
 def recbole(lists: np.ndarray, user: np.ndarray, item: np.ndarray) -> Steps:
@@ -172,7 +198,7 @@ def recbole(lists: np.ndarray, user: np.ndarray, item: np.ndarray) -> Steps:
     torch.set_num_threads(int(THREADS))
     ks = [1, 5, 10, 20, K]
     config = {"topk": ks, "metric_decimal_place": 9}
-    yield
+    yield None
     # What its collector leaves behind: a row of hits by place, and the number of targets.
     length = np.bincount(user, minlength=len(lists))
     hits = torch.zeros((len(lists), K), dtype=torch.int)
@@ -185,139 +211,80 @@ def recbole(lists: np.ndarray, user: np.ndarray, item: np.ndarray) -> Steps:
         hits[start : start + step] = torch.gather(truth, 1, shown[start : start + step])
     held = {"rec.topk": torch.cat((hits, torch.from_numpy(length)[:, None].int()), dim=1)}
     data = SimpleNamespace(get=held.__getitem__)
-    yield
+    yield None
     found = {}
     for cls in (Hit, NDCG, Recall, MRR, MAP):
         found |= cls(config).calculate_metric(data)
-    yield {
-        **{f"hit_rate@{k}": found[f"hit@{k}"] for k in (1, 5, 10, 20)},
-        **{f"ndcg@{k}": found[f"ndcg@{k}"] for k in (5, 10, 20)},
-        **{f"recall@{k}": found[f"recall@{k}"] for k in (5, 10, 20)},
-        "mrr": found[f"mrr@{K}"],
-        "map": found[f"map@{K}"],
-    }
+    yield [float(found[f"{name.replace('hit_rate', 'hit')}@{k}"]) for name, k in METRICS]
 
 
-SYSTEMS = {f.__name__: f for f in (ours, rectools, pytrec_eval, ranx, recbole)}
+SYSTEMS = {f.__name__: f for f in (ours, rectools, pytrec_eval, recbole, ranx, lenskit)}
 
 
-def one(name: str, n_users: int) -> None:
+def measure_one(name: str, n_users: int) -> None:
     """Measure one system in this process and print JSON."""
-    arrays = workload(n_users)
-    steps = SYSTEMS[name](*arrays)
+    steps = SYSTEMS[name](*workload(n_users))
     next(steps)
     before = time.process_time()
     next(steps)
     built = time.process_time()
     values = next(steps)
     done = time.process_time()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        json.dumps(
-            {"build": built - before, "metrics": done - built, "peak": peak, "values": values}
-        )
-    )
+    seconds = {"build": built - before, "metrics": done - built}
+    print(json.dumps(seconds | {"peak": peak_mb(), "values": values}))
 
 
-def lists_beside_peers(n_users: int, repeats: int) -> None:
-    found: dict[str, list[dict]] = {name: [] for name in SYSTEMS}
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def child(script: str, *arguments: str) -> dict[str, Any]:
+    """Run a script in a process of its own and return the JSON of its last line."""
+    command = [sys.executable, script, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def lists_beside_peers(n_users: int, repeats: int, names: list[str]) -> None:
+    absent = [name for name in names if name != "ours" and find_spec(name) is None]
+    if absent:
+        print(f"not installed, see --help: {', '.join(absent)}", file=sys.stderr)
+    found: dict[str, list[dict[str, Any]]] = {n: [] for n in ("ours", *names) if n not in absent}
     for _ in range(repeats):
-        for name in SYSTEMS:
-            command = [sys.executable, __file__, "--one", name, "--users", str(n_users)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                reason = done.stderr.strip().splitlines()[-1:]
-                print(f"{name} is left out: {' '.join(reason)}", file=sys.stderr)
-            else:
-                found[name].append(json.loads(done.stdout.splitlines()[-1]))
-    mine = found["ours"]
-    base = float(np.median([each["build"] + each["metrics"] for each in mine]))
+        for name, rows in found.items():
+            rows.append(child(__file__, "--one", name, "--users", str(n_users)))
+    base = float(np.median([row["build"] + row["metrics"] for row in found["ours"]]))
+    mine = np.array(found["ours"][0]["values"])
     print(f"{n_users} users x {K} items, {THREADS} thread(s), CPU seconds, median of {repeats}\n")
-    print("system       build  metrics   total   ratio  peak MB  largest difference")
+    print("system        build  metrics   total    ratio  peak MB  largest difference")
     for name, rows in found.items():
-        if not rows:
-            continue
-        build, metrics = (
-            float(np.median([each[part] for each in rows])) for part in ("build", "metrics")
+        build, metrics, peak = (
+            float(np.median([row[part] for row in rows])) for part in ("build", "metrics", "peak")
         )
-        worst = max(NAMES, key=lambda n: abs(rows[0]["values"][n] - mine[0]["values"][n]))
-        gap = abs(rows[0]["values"][worst] - mine[0]["values"][worst])
-        told = "-" if name == "ours" else f"{gap:.1e} ({worst})"
-        total = build + metrics
+        gaps = np.abs(np.array(rows[0]["values"]) - mine)
         print(
-            f"{name:<12} {build:5.2f}  {metrics:7.2f}  {total:6.2f}  {total / base:5.1f}x"
-            f"  {np.median([each['peak'] for each in rows]):7.0f}  {told}"
+            f"{name:<12} {build:6.2f}  {metrics:7.2f}  {build + metrics:6.2f}"
+            f"  {(build + metrics) / base:6.1f}x  {peak:7.0f}  {gaps.max():.1e}"
         )
-
-
-def scores_beside_topk(repeats: int) -> None:
-    import torch
-
-    from mmrec_bench.evaluation import measurements, rank
-    from mmrec_bench.ranks import concat
-    from mmrec_bench.types import Cases, Catalog, Outcomes, Queries, Ragged, Vocabulary
-    from mmrec_plugins.metrics.ranking import MAP, MRR, NDCG, CutConfig, HitRate, Recall
-
-    torch.set_num_threads(int(THREADS))
-    n_users, block = 20_000, 1024
-    rng = np.random.default_rng(0)
-    base = rng.random((block, N_ITEMS), dtype=np.float32)
-    lengths = rng.integers(10, 101, size=block)
-    taken = Ragged.from_rows([rng.choice(N_ITEMS, n + 1, False).tolist() for n in lengths])
-    first = taken.offsets[:-1]
-    targets = Ragged.from_lengths(taken.values[first], np.ones(block, np.int64))
-    keep = np.ones(len(taken.values), np.bool_)
-    keep[first] = False
-    masked = Ragged.from_lengths(taken.values[keep], lengths)
-    queries = Queries(np.arange(block, dtype=np.int32), Ragged.from_rows([[]] * block))
-    cases = Cases(queries, targets, masked)
-    metrics = [
-        *(HitRate(CutConfig(k=k)) for k in (1, 5, 10, 20)),
-        *(cls(CutConfig(k=k)) for cls in (NDCG, Recall) for k in (5, 10, 20)),
-        *(MRR(CutConfig(k=20)), MAP(CutConfig(k=20))),
-    ]
-    seconds: dict[str, list[float]] = {"ours": [], "torch.topk": []}
-    for _ in range(repeats):
-        spent = {"ours": 0.0, "torch.topk": 0.0}
-        parts = []
-        for start in range(0, n_users, block):
-            scores = base + np.float32(start)  # another array each time, as a model would give
-            begun = time.process_time()
-            parts.append(rank(scores, cases))
-            middle = time.process_time()
-            for row in range(0, block, 256):
-                torch.topk(torch.from_numpy(scores[row : row + 256]), 20)
-            spent["torch.topk"] += time.process_time() - middle
-            spent["ours"] += middle - begun
-        begun = time.process_time()
-        ranks = concat(parts)
-        measurements(metrics, Outcomes(ranks, Catalog(Vocabulary([]), []), np.zeros(0, np.int64)))
-        spent["ours"] += time.process_time() - begun
-        for name, value in spent.items():
-            seconds[name].append(value)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    ours_s, theirs = (float(np.median(seconds[name])) for name in ("ours", "torch.topk"))
-    print(
-        f"{n_users} users x {N_ITEMS} items, {THREADS} thread(s), CPU seconds, median of {repeats}"
-    )
-    print(f"ours, history masked, exact ranks, top 20, all metrics  {ours_s:.2f}")
-    print(f"torch.topk(20) alone on the same scores, no mask         {theirs:.2f}")
-    print(f"ratio {theirs / ours_s:.2f}x; peak of the process {peak:.0f} MB")
+        if not gaps.max() < CLOSE:
+            metric, k = METRICS[int(gaps.argmax())]
+            raise SystemExit(f"{metric}@{k} of {name} is not ours")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--scores", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
     parser.add_argument("--one", choices=list(SYSTEMS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        one(args.one, args.users)
-    elif args.scores:
-        scores_beside_topk(args.repeats)
+        measure_one(args.one, args.users)
     else:
-        lists_beside_peers(args.users, args.repeats)
+        lists_beside_peers(args.users, args.repeats, args.only)
 
 
 if __name__ == "__main__":
