@@ -9,16 +9,8 @@ import PIL.Image
 import pytest
 
 from mmrec_bench.errors import DataFormatError
-from mmrec_plugins.datasets.amazon_sample import (
-    BACKDROPS,
-    COLOURS,
-    PATTERNS,
-    SHAPES,
-    STRENGTH,
-    draw_picture,
-    draw_sample,
-    write_sample,
-)
+from mmrec_plugins.datasets.amazon_sample import STRENGTH, draw_sample, write_sample
+from mmrec_plugins.datasets.sample_photos import BACKDROPS, COLOURS, PATTERNS, SHAPES, draw_picture
 
 SIZES: dict[str, Any] = {"n_users": 400, "n_items": 300}
 

@@ -1,5 +1,7 @@
 import math
+import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,6 +110,14 @@ def test_an_item_without_a_vector_is_left_out_of_the_pairs() -> None:
     assert per_case(at(TextDiversity, 3), found) == [pytest.approx(1.0)]
 
 
+def test_an_item_whose_vector_is_zero_is_left_out_of_the_pairs() -> None:
+    vectors = np.array([[1, 0], [0, 0], [1, 1], [0, 0]], np.float32)
+    found = outcomes([[0, 1, 2], [0, 1, 3]], vectors={"text": vectors})
+    first, second = per_case(at(TextDiversity, 3), found)
+    assert first == pytest.approx(1 - 1 / math.sqrt(2), abs=1e-6)
+    assert math.isnan(second)
+
+
 def test_diversity_without_vectors_says_so() -> None:
     with pytest.raises(ConfigError, match="needs text vectors"):
         at(TextDiversity).measure(outcomes())
@@ -121,6 +131,39 @@ def test_calibration_is_worked_by_hand() -> None:
     assert first == pytest.approx(0.5 * math.log(0.5 / q["war"]) + 0.5 * math.log(0.5 / q["drama"]))
     assert second == pytest.approx(0.0)  # War and Comedy, half each, in both
     assert math.isnan(third)
+
+
+def calibrated(attribute: str, values: list[str], top: list[int], history: list[int]) -> float:
+    names = [f"i{i}" for i in range(len(values))]
+    attributes = [{attribute: value} if value else {} for value in values]
+    catalog = Catalog(Vocabulary(names), names, attributes=attributes)
+    found = replace(
+        outcomes([top], histories=Ragged.from_rows([history])),
+        catalog=catalog,
+        item_counts=np.zeros(len(values), np.int64),
+    )
+    (value,) = per_case(Calibration(Calibration.Config(k=len(top))), found)
+    return value
+
+
+def test_commas_divide_genres_and_no_brand() -> None:
+    assert calibrated("genres", ["War, Drama", "War|Drama"], [1, -1], [0]) == pytest.approx(0)
+    # "Acme, Inc." and "Bolt, Inc." share no value: all of p lies where q has nothing.
+    apart = calibrated("brand", ["Acme, Inc.", "Bolt, Inc."], [1, -1], [0])
+    assert apart == pytest.approx(-math.log(0.01))
+    assert calibrated("brand", ["Acme, Inc.", "Acme, Inc."], [1, -1], [0]) == pytest.approx(0)
+
+
+def test_calibration_holds_no_number_for_each_item_and_value() -> None:
+    n = 3000
+    values = [f"brand {i}" for i in range(n)]
+    tracemalloc.start()
+    try:
+        assert calibrated("brand", values, [0, 1], [0, 1]) == pytest.approx(0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < n * n  # bytes; a dense table has 8 n^2
 
 
 def test_an_attribute_that_no_item_has_is_named() -> None:

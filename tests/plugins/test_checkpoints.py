@@ -1,4 +1,5 @@
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,10 @@ import torch
 
 from mmrec_bench.errors import StorageError
 from mmrec_plugins.models.checkpoints import read_checkpoint, write_checkpoint
+
+
+def step_of(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
@@ -35,10 +40,30 @@ def test_a_checkpoint_of_other_settings_is_passed_over(
 def test_only_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in range(5):
         write_checkpoint(tmp_path, step, {"fingerprint": "f", "step": step})
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "tuning-00000003.ckpt",
-        "tuning-00000004.ckpt",
-    ]
+    assert [step_of(path) for path in sorted(tmp_path.iterdir())] == [3, 4]
+
+
+def test_what_another_fit_left_behind_is_neither_counted_nor_removed(tmp_path: Path) -> None:
+    for step in (70, 80):
+        write_checkpoint(tmp_path, step, {"fingerprint": "before", "step": step})
+    for step in (1, 2, 3):
+        write_checkpoint(tmp_path, step, {"fingerprint": "f", "step": step})
+        found = read_checkpoint(tmp_path, "f")
+        assert found is not None
+        assert found["step"] == step
+    assert sorted(step_of(path) for path in tmp_path.iterdir()) == [2, 3, 70, 80]
+    assert read_checkpoint(tmp_path, "before") is not None
+
+
+def test_a_state_is_held_once_more_while_it_is_written(tmp_path: Path) -> None:
+    weights = torch.zeros(5 << 20)  # 20 MiB
+    tracemalloc.start()  # sees Python's own buffers, not torch's
+    try:
+        write_checkpoint(tmp_path, 1, {"fingerprint": "f", "weights": weights})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * weights.nbytes
 
 
 @pytest.mark.parametrize("size", [0, 10, 40, 300])
@@ -47,7 +72,7 @@ def test_a_torn_file_is_passed_over_for_the_one_before(
 ) -> None:
     for step in (1, 2):
         write_checkpoint(tmp_path, step, {"fingerprint": "f", "step": step})
-    newest = max(tmp_path.iterdir())
+    newest = max(tmp_path.iterdir(), key=step_of)
     newest.write_bytes(newest.read_bytes()[:size])
     found = read_checkpoint(tmp_path, "f")
     assert found is not None
@@ -66,4 +91,4 @@ def test_a_full_disk_is_one_line_and_keeps_the_files_before(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match="No space left on device"):
         write_checkpoint(tmp_path, 2, {"fingerprint": "f", "step": 2})
-    assert [path.name for path in tmp_path.iterdir()] == ["tuning-00000001.ckpt"]
+    assert [step_of(path) for path in tmp_path.iterdir()] == [1]

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from mmrec_bench.errors import ModelError
 from mmrec_bench.images import open_image
 from mmrec_bench.types import FloatArray, Item
-from mmrec_plugins.datasets.amazon_sample import COLOURS, PATTERNS, SHAPES, draw_picture
+from mmrec_plugins.datasets.sample_photos import COLOURS, PATTERNS, SHAPES, draw_picture
 from mmrec_plugins.encoders import imagenet
 from mmrec_plugins.encoders.efficientnet import EfficientNet
 

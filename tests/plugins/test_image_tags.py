@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from mmrec_bench.config import build_config
 from mmrec_bench.errors import ConfigError, ModelError
 from mmrec_bench.types import Item
-from mmrec_plugins.datasets.amazon_sample import COLOURS, PATTERNS, SHAPES, draw_picture
+from mmrec_plugins.datasets.sample_photos import COLOURS, PATTERNS, SHAPES, draw_picture
 from mmrec_plugins.encoders import image_tags
 from mmrec_plugins.encoders.image_tags import ImageTags, look
 from mmrec_plugins.encoders.imagenet_names import NAMES

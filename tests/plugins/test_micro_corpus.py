@@ -1,10 +1,11 @@
+import hashlib
 from itertools import islice
 
 import pytest
 
 from mmrec_plugins.datasets import amazon_sample
 from mmrec_plugins.datasets.amazon_sample import draw_sample
-from mmrec_plugins.models.chatglm2.corpus import BRANDS, Corpus, Document
+from mmrec_plugins.models.chatglm2.corpus import BRANDS, STAGES, Corpus, Document
 
 N_DOCUMENTS = 2000
 
@@ -22,6 +23,14 @@ def test_the_same_seed_gives_the_same_documents() -> None:
     first, second = (list(islice(Corpus(5).documents(), 50)) for _ in range(2))
     assert first == second
     assert first != list(islice(Corpus(6).documents(), 50))
+
+
+def test_a_seed_gives_the_text_that_it_always_gave() -> None:
+    digest = hashlib.sha256()
+    for mix in STAGES:
+        for document in islice(Corpus(0, mix).documents(), 200):
+            digest.update(repr(document).encode())
+    assert digest.hexdigest() == "1d0081f8d31c69e552aef5c127cadb48c8a329c27b7c098085e17cdab40c9551"
 
 
 def test_no_brand_of_the_sample_is_a_brand_of_the_corpus() -> None:

@@ -110,10 +110,22 @@ def test_facts_say_how_many_parameters_and_how_the_fit_went(data: TrainingData) 
     assert {"training_loss_0001", "training_ndcg_0002"} <= facts.keys()
 
 
-def test_building_and_training_leave_the_global_random_state_alone(data: TrainingData) -> None:
+def test_facts_of_a_restored_model_say_nothing_of_a_fit(data: TrainingData, tmp_path: Path) -> None:
+    model = fitted(data)
+    model.save(tmp_path)
+    restored = BPRMF(BPRMF.Config.model_validate(OPTIONS))
+    restored.restore(tmp_path, data)
+    assert restored.facts() == {"n_parameters": model.facts()["n_parameters"]}
+
+
+def test_building_training_and_restoring_leave_the_global_random_state_alone(
+    data: TrainingData, tmp_path: Path
+) -> None:
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
-    fitted(data)
+    model = fitted(data)
+    model.save(tmp_path)
+    model.restore(tmp_path, data)
     assert torch.equal(before, torch.random.get_rng_state())
 
 

@@ -141,6 +141,17 @@ def test_a_fit_that_was_killed_and_goes_on_ends_bit_for_bit_like_a_whole_one(
     assert found.best_epoch == history.best_epoch == 6
 
 
+def test_a_fit_killed_after_a_longer_fit_of_other_settings_goes_on_all_the_same(
+    tmp_path: Path,
+) -> None:
+    fit(tmp_path, fingerprint="before")
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(KilledError):
+        fit(tmp_path, learner=Line(kill_at_step=4 * 3))
+    again, _ = fit(tmp_path, Judge([0.4, 0.5, 0.6]))
+    assert again.steps == 4 * 3
+
+
 def test_a_fit_killed_between_validations_keeps_their_mean_loss(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"evaluate_every": 3})
     _, history = fit(tmp_path / "whole", config=config)
@@ -291,6 +302,29 @@ def test_another_seed_is_another_fit(tmp_path: Path) -> None:
     judge.learner = other
     train(other, CONFIG, data_of(tmp_path / "b", judge), seed=4, fingerprint="", title="training")
     assert not same(one.module, other.module)
+
+
+def test_the_weight_decay_shrinks_the_weights(tmp_path: Path) -> None:
+    free, _ = fit(tmp_path / "free")
+    config = CONFIG.model_copy(update={"weight_decay": 10.0})
+    held, _ = fit(tmp_path / "held", config=config)
+    lengths = [
+        torch.cat([value.flatten() for value in learner.module.parameters()]).norm()
+        for learner in (held, free)
+    ]
+    assert lengths[0] < 0.8 * lengths[1]
+
+
+def test_a_weight_with_two_names_is_kept_once() -> None:
+    one, other = nn.Linear(2, 3), nn.Linear(2, 3)
+    other.weight = one.weight
+    module = nn.ModuleDict({"one": one, "other": other})
+    kept = snapshot(module)
+    assert set(kept) == {"one.weight", "one.bias", "other.weight", "other.bias"}
+    assert kept["one.weight"] is kept["other.weight"]
+    assert kept["one.bias"] is not kept["other.bias"]
+    assert kept["one.weight"].data_ptr() != one.weight.data_ptr()
+    module.load_state_dict(kept)
 
 
 def test_bfloat16_computes_in_half_and_keeps_whole_weights(tmp_path: Path) -> None:

@@ -125,14 +125,8 @@ class MovieLens:
         movies = _read_movies(folder / files.movies, layout, tally, digest)
         items = list(ratings.items)
         tally.counts["items_without_title"] = sum(item not in movies for item in items)
-        nothing = ("", "")
         posters = self.config.posters or folder / "posters"
-        catalog = Catalog(
-            items=Vocabulary(items),
-            title=[movies.get(item, nothing)[0] for item in items],
-            attributes=[_attributes(*movies.get(item, nothing)) for item in items],
-            images=pictures.find_all([posters], items, tally, digest),
-        )
+        images = pictures.find_all([posters], items, tally, digest)
         interactions = ratings.interactions()
         tally.counts["same_time_rows"] = same_time_rows(interactions)
         tally.report(layout)
@@ -148,7 +142,7 @@ class MovieLens:
             name=layout,
             version=digest.version(),
             users=Vocabulary(list(ratings.users)),
-            catalog=catalog,
+            catalog=_catalog(items, movies, images),
             interactions=interactions,
             card=DataCard(
                 source="GroupLens, https://grouplens.org/datasets/movielens/; Harper and Konstan, "
@@ -158,6 +152,18 @@ class MovieLens:
                 notes=("language models have memorised MovieLens titles and popularity",),
             ),
         )
+
+
+def _catalog(
+    items: list[str], movies: dict[str, tuple[str, str]], images: list[tuple[Path, ...]]
+) -> Catalog:
+    nothing = ("", "")
+    return Catalog(
+        items=Vocabulary(items),
+        title=[movies.get(item, nothing)[0] for item in items],
+        attributes=[_attributes(*movies.get(item, nothing)) for item in items],
+        images=images,
+    )
 
 
 def _find(

@@ -11,6 +11,7 @@ Letters: B cases, k places, N items, A values of an attribute.
 from typing import ClassVar
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -154,13 +155,16 @@ class _Diversity(_OfLists):
     modality: ClassVar[str]
 
     def measure(self, outcomes: Outcomes) -> Measurement:
-        """Measure; in [0, 2], NaN where fewer than two items of a list have a vector."""
+        """Measure; in [0, 2], NaN where fewer than two items of a list have a vector.
+
+        A vector of zeros points nowhere, and counts as none.
+        """
         vectors = outcomes.vectors.get(self.modality)
         if vectors is None:
             raise ConfigError(f"{self.name} needs {self.modality} vectors of the items")
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit = np.nan_to_num(vectors / np.maximum(length, 1e-12))
-        known = np.asarray(~np.isnan(vectors).any(axis=1), np.bool_)
+        known = np.asarray(np.isfinite(length[:, 0]) & (length[:, 0] > 0), np.bool_)
         shown = self._lists(outcomes)
         values = np.empty(len(shown))
         step = max(1, _NUMBERS // (self.k * unit.shape[1]))
@@ -206,8 +210,9 @@ class Calibration(_OfLists):
     """How far a list's shares of an attribute are from the history's: a divergence, 0 = the same.
 
     KL(p || q~) in nats with p the shares in the history, q in the list, q~ = 0.99 q + 0.01 p (the
-    paper's alpha). An item with several values ("Drama|War") gives each an equal part. Undefined
-    where the history has no known value. The paper weighs recent items; here all count alike.
+    paper's alpha). An item with several values ("Drama|War") gives each an equal part; genres may
+    also stand between commas, which belong to a value elsewhere ("Acme, Inc."). Undefined where the
+    history has no known value. The paper weighs recent items; here all count alike.
 
     Source: Steck, Calibrated recommendations, RecSys 2018, equation 6.
     """
@@ -232,11 +237,11 @@ class Calibration(_OfLists):
         history = _histories(outcomes, self.name)
         shown = self._lists(outcomes)
         values = np.full(len(shown), np.nan)
-        step = max(1, _NUMBERS // max(1, shares.shape[1]))
+        step = max(1, _NUMBERS // max(1, shares.shape[1]))  # rows of A numbers at a time
         for start in range(0, len(shown), step):
             block = shown[start : start + step]
             rows = np.arange(start, start + len(block))
-            taken = _normalised(_row_sums(history.take(rows), shares))
+            taken = _normalised(_row_sums(history.take(rows), shares))  # (b, A)
             lists = Ragged.from_lengths(block[block >= 0], (block >= 0).sum(axis=1))
             given = _normalised(_row_sums(lists, shares))
             mixed = 0.99 * given + 0.01 * taken
@@ -253,11 +258,11 @@ def _histories(outcomes: Outcomes, name: str) -> Ragged:
     return outcomes.histories
 
 
-def _row_sums(rows: Ragged, values: Float64Array) -> Float64Array:
+def _row_sums(rows: Ragged, values: sp.csr_array) -> Float64Array:
     """Return (B, A) sums of (N, A) item values over each row."""
-    total = np.zeros((len(rows), values.shape[1]))
-    np.add.at(total, rows.row_ids, values[rows.values])
-    return total
+    shape = (len(rows), values.shape[0])
+    chosen = sp.csr_array((np.ones(len(rows.values)), rows.values, rows.offsets), shape=shape)
+    return np.asarray((chosen @ values).toarray(), np.float64)
 
 
 def _row_means(rows: Ragged, values: Float64Array) -> Float64Array:
@@ -272,29 +277,31 @@ def _normalised(rows: Float64Array) -> Float64Array:
     return np.asarray(rows / np.where(total > 0, total, 1.0), np.float64)
 
 
-def _shares(catalog: Catalog, attribute: str) -> Float64Array:
+def _shares(catalog: Catalog, attribute: str) -> sp.csr_array:
     """Return (N, A) what part of each item belongs to each value; rows of 0 where it has none.
+
+    Sparse: there can be about as many brands as items.
 
     Raises:
         ConfigError: no item has the attribute.
     """
     names = ("genres", "category", "brand") if attribute == "auto" else (attribute,)
     for name in names:
-        words = [
-            [
-                part.strip()
-                for part in item.get(name, "").replace("|", ",").split(",")
-                if part.strip()
-            ]
-            for item in catalog.attributes
-        ]
+        words = [_values(name, item.get(name, "")) for item in catalog.attributes]
         if any(words):
             break
     else:
         raise ConfigError(f"calibration: no item has an attribute {' or '.join(names)}")
     known = {word: i for i, word in enumerate(sorted({w for some in words for w in some}))}
-    shares = np.zeros((len(catalog), len(known)))
-    for row, some in enumerate(words):
-        for word in some:
-            shares[row, known[word]] += 1 / len(some)
-    return shares
+    lengths = np.array([len(some) for some in words])
+    column = np.array([known[word] for some in words for word in some])
+    parts = np.repeat(1 / np.maximum(lengths, 1), lengths)
+    row = np.repeat(np.arange(len(words)), lengths)
+    return sp.csr_array((parts, (row, column)), shape=(len(catalog), len(known)))
+
+
+def _values(attribute: str, text: str) -> list[str]:
+    """Return what stands between "|"; a data set writes genres between commas, too."""
+    if attribute == "genres":
+        text = text.replace(",", "|")
+    return [part.strip() for part in text.split("|") if part.strip()]

@@ -141,7 +141,7 @@ class MAP(AtK):
     """Mean average precision.
 
     AP@k = sum over targets at places p <= k of (targets at places <= p) / p, divided by min(k, n),
-    as in RecBole and RecTools. trec_eval's `map_cut` divides by n.
+    as in RecBole and LensKit. trec_eval's `map_cut` and RecTools divide by n.
 
     Source: Buckley and Voorhees, Evaluating evaluation measure stability, SIGIR 2000.
     """

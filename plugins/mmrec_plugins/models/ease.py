@@ -38,7 +38,8 @@ class Ease:
         score(j) = sum over i in the history of recency^age(i) * B_ij.
 
     The recency weight departs from the paper, for which a history has no order; age 0 is the newest
-    item. Items without a train interaction have no weights: their score is 0.
+    item. An item that a query's history holds twice counts twice, where the paper's X is binary.
+    Items without a train interaction have no weights: their score is 0.
 
     Memory: X'X and its inverse share one (N, N) array of `dtype`, and B is a float32 one: 8 N^2
     bytes at the peak in float32 (1.2 GB for N = 12,101) and 12 N^2 in float64 (1.8 GB). Time grows

@@ -55,7 +55,8 @@ def symmetric_normalised(
     values = (weights[order] * scale[row] * scale[column]).astype(np.float32)
     starts = np.zeros(n_nodes + 1, np.int64)
     np.cumsum(np.bincount(row, minlength=n_nodes), out=starts[1:])
-    return _csr(starts, column, values, n_nodes).to(device)
+    parts = (torch.from_numpy(part) for part in (starts, column, values))
+    return csr(*parts, check=True).to(device)
 
 
 def propagate(adjacency: Tensor, vectors: Tensor) -> Tensor:
@@ -106,14 +107,17 @@ def _mean_of_layers(adjacency: Tensor, vectors: Tensor, n_layers: int) -> Tensor
     return total.div_(n_layers + 1)
 
 
-def _csr(starts: Int64Array, column: Int64Array, values: Any, n_nodes: int) -> Tensor:  # noqa: ANN401
+def csr(starts: Tensor, column: Tensor, values: Tensor, *, check: bool) -> Tensor:
+    """Return (n, n) sparse CSR.
+
+    Args:
+        starts: (n + 1,) int64, where each row's values begin.
+        column: (E,) int64.
+        values: (E,).
+        check: look whether the parts fit together, which costs more than some products.
+    """
+    shape = len(starts) - 1, len(starts) - 1
     with warnings.catch_warnings():
         # torch calls all its CSR tensors a beta; the products used here are there since 1.9.
         warnings.simplefilter("ignore", UserWarning)
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(starts),
-            torch.from_numpy(column),
-            torch.from_numpy(values),
-            (n_nodes, n_nodes),
-            check_invariants=True,
-        )
+        return torch.sparse_csr_tensor(starts, column, values, shape, check_invariants=check)

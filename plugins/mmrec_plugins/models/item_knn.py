@@ -41,7 +41,8 @@ class ItemKNN(SparseItemToItem):
     history (Deshpande and Karypis, TOIS 2004; implicit). Neighbours as near as the k-th stay too.
 
     The recency weight departs from the papers, for which a history has no order; age 0 is the
-    newest item. Memory: k pairs an item of 12 bytes, and more only where similarities are equal.
+    newest item. An item that a query's history holds twice counts twice, where theirs is binary.
+    Memory: k pairs an item of 12 bytes, and more only where similarities are equal.
     """
 
     class Config(RecencyConfig):

@@ -146,7 +146,8 @@ class NeuralRecommender(ABC):
             ModelError: missing, torn, or of another catalog or other options.
         """
         self.device = pick_device(data.device)
-        module = self.build(data)
+        with seeded(0, device=self.device):  # weights are drawn, and overwritten at once
+            module = self.build(data)
         module.load_state_dict(
             read_tensors(folder / FILE, module.state_dict(), f"weights of {type(self).__name__}")
         )

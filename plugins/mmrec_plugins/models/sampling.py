@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmrec_bench.errors import ModelError
 from mmrec_bench.interfaces import TrainingData
-from mmrec_bench.types import HeldOut, Int64Array, Interactions
+from mmrec_bench.types import HeldOut, Int32Array, Int64Array, Interactions
 
 
 class Pairs(NamedTuple):
@@ -33,12 +33,17 @@ class Pairs(NamedTuple):
         return Pairs(*(column.to(device) for column in self))
 
 
+_TABLE = 1 << 23
+"""Users times items up to which each user's free items are listed: 32 MiB."""
+
+
 class NegativeSampler:
     """Draws items uniformly from those that a user did not take.
 
     Nothing is drawn in vain: of a user with f free items the r-th one is drawn, r uniform in
     [0, f). Of the user's taken items t_0 < t_1 < ..., those below the r-th free one are those with
-    t_j - j <= r, and a binary search counts them.
+    t_j - j <= r, and a binary search counts them. Where users times items are few (`_TABLE`), the
+    free items are listed once instead; both draw the same.
 
     Args:
         interactions: what users took; repeats count once.
@@ -70,6 +75,11 @@ class NegativeSampler:
         self._width = size + 1
         self._keys = user * self._width + taken - (np.arange(len(keys)) - self._starts[user])
         self.free: Int64Array = size - counts
+        self._listed: Int32Array | None = None
+        if n_users * size <= _TABLE:
+            is_free = np.ones((n_users, size), np.bool_)
+            is_free[user, taken] = False
+            self._listed = self._pool[np.nonzero(is_free)[1]].astype(np.int32)
 
     def draw(self, users: Int64Array, rng: np.random.Generator) -> Int64Array:
         """Return an int64 array of the shape of `users`: an item for each.
@@ -88,6 +98,9 @@ class NegativeSampler:
             raise ValueError(f"user {user} took all items: there is no negative to draw")
         # A product of a number below 1 and f, rounded to a double, stays below f.
         place = (rng.random(users.shape) * free).astype(np.int64)
+        if self._listed is not None:
+            first = users * (self._width - 1) - self._starts[users]  # free items of users before
+            return self._listed[first + place].astype(np.int64)
         found = np.searchsorted(self._keys, users * self._width + place, side="right")
         drawn: Int64Array = self._pool[place + found - self._starts[users]]
         return drawn
@@ -143,9 +156,14 @@ class PairSampler:
 
         The order in a batch is nothing to a loss, and neighbours in memory are read faster.
         """
-        negative = self.negatives.draw(self._user, rng)
+        columns = self._user, self._item, self.negatives.draw(self._user, rng)
         order = rng.permutation(len(self))
+        # Which batch each row falls to; sorting by it keeps the order of the rows inside. Numbers
+        # of 16 bits are sorted by counting, which is several times faster.
+        n_batches = self.n_batches(batch_size)
+        batch = np.empty(len(self), np.uint16 if n_batches <= 1 << 16 else np.int64)
+        batch[order] = np.repeat(np.arange(n_batches), batch_size)[: len(self)]
+        rows = np.argsort(batch, kind="stable")
+        shuffled = [torch.from_numpy(column[rows]) for column in columns]
         for start in range(0, len(self), batch_size):
-            rows = np.sort(order[start : start + batch_size])
-            columns = (self._user, self._item, negative)
-            yield Pairs(*(torch.from_numpy(column[rows]) for column in columns))
+            yield Pairs(*(column[start : start + batch_size] for column in shuffled))

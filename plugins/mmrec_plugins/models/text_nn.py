@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import scipy.sparse as sp
 
 from mmrec_bench.errors import ModelError, StorageError
 from mmrec_bench.files import read_arrays, write_arrays
 from mmrec_bench.interfaces import TrainingData
-from mmrec_bench.types import FloatArray, Queries, Scores
-from mmrec_plugins.models.matrices import RecencyConfig, blocks, history_matrix
+from mmrec_bench.types import BoolArray, FloatArray, Queries, Scores
+from mmrec_plugins.models.matrices import Csr, RecencyConfig, blocks, history_matrix
 
 FILE = "text_nn.npz"
 
@@ -57,7 +58,8 @@ class TextNN:
         """Return (B, C) float32, or (B, N) for the whole catalog, in [-1, 1]."""
         known = np.nan_to_num(self._vectors)
         recency, n_items = self.config.recency, len(known)
-        history = history_matrix(queries.history, n_items, recency=recency, dtype=np.float32)
+        history = history_matrix(queries.history, n_items, recency=recency)
+        history = _of_known(history, np.asarray(known.any(axis=1), np.bool_))
         wanted = _scaled(history @ known)
         if queries.candidates is None:
             values: FloatArray = wanted @ known.T
@@ -84,6 +86,22 @@ class TextNN:
         if vectors is None or vectors.ndim != 2 or len(vectors) != data.n_items:
             raise StorageError(f"{path} holds no vectors of {data.n_items} items; fit again")
         self._vectors = vectors.astype(np.float32)
+
+
+def _of_known(history: Csr, known: BoolArray) -> Csr:
+    """Return (B, N) CSR float32 whose largest weight of a known item is 1 in each row.
+
+    The cosine is the same, and the weights of what is known stay far from where float32 ends: where
+    the newest items are unknown, recency^age is tiny for all others.
+    """
+    weights = np.where(known[history.indices], history.data, 0.0)
+    row = np.repeat(np.arange(history.shape[0]), np.diff(history.indptr))
+    largest = np.zeros(history.shape[0])
+    np.maximum.at(largest, row, weights)
+    scaled = weights / np.where(largest > 0, largest, 1.0)[row]
+    return sp.csr_array(
+        (scaled.astype(np.float32), history.indices, history.indptr), shape=history.shape
+    )
 
 
 def _scaled(rows: FloatArray) -> FloatArray:

@@ -8,7 +8,7 @@ threads; GPU kernels may differ in the last bits from run to run).
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +102,9 @@ class History:
         return sum(epoch > self.best_epoch for epoch, _, _ in self.validations)
 
     def facts(self) -> dict[str, str | int | float]:
-        """Return flat values for the record."""
+        """Return flat values for the record; {} where no fit is known, as after restoring."""
+        if not self.epoch:
+            return {}
         facts: dict[str, str | int | float] = {
             "training_epochs": self.epoch,
             "training_best_epoch": self.best_epoch,
@@ -224,7 +226,7 @@ class _State:
             return History()
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.best = {name: value.to(self.device) for name, value in state["best"].items()}
+        self.best = _each_once(state["best"], lambda value: value.to(self.device))
         rows = [
             (int(epoch), float(loss), float(ndcg)) for epoch, loss, ndcg in state["validations"]
         ]
@@ -235,8 +237,22 @@ class _State:
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the module's weights."""
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+    """Return a copy of the module's weights; those that have several names are copied once."""
+    return _each_once(module.state_dict(), lambda value: value.detach().clone())
+
+
+def _each_once(
+    state: Mapping[str, Tensor], change: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Return the changed tensors; names of one tensor stay names of one tensor."""
+    made: dict[tuple[object, ...], Tensor] = {}
+    found = {}
+    for name, value in state.items():
+        place = value.data_ptr(), value.dtype, value.shape, value.stride()
+        if place not in made:
+            made[place] = change(value)
+        found[name] = made[place]
+    return found
 
 
 def _validate(learner: Learner[Any], data: TrainingData, history: History, state: _State) -> None:

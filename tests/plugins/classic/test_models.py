@@ -234,6 +234,16 @@ def test_bm25_agrees_with_loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(model.score(queries_of(asked)).values, expected, rtol=1e-5)
 
 
+def test_bm25_compares_lengths_to_a_mean_below_one_word(tmp_path: Path) -> None:
+    titles = ["mug", "", "mug lamp", ""]
+    config = BM25.Config()
+    model = BM25(config)
+    model.fit(data_of([[0, 1]], 4, tmp_path, titles=titles), seed=0)
+    expected = naive_bm25(titles, [0], config)
+    found = model.score(queries_of([[0]], [[0, 2]])).values
+    np.testing.assert_allclose(found, [[expected[0], expected[2]]], rtol=1e-5)
+
+
 def test_bm25_needs_words(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="none of the 2 items has a word"):
         BM25().fit(data_of([[0, 1]], 2, tmp_path, titles=["", "..."]), seed=0)
@@ -251,6 +261,29 @@ def test_text_nn_is_the_cosine_to_the_mean_of_the_history(tmp_path: Path) -> Non
         [0, 0, 0, np.nan, 0],
     ]
     np.testing.assert_allclose(values, expected, atol=1e-6)
+
+
+def test_text_nn_weighs_older_items_less(tmp_path: Path) -> None:
+    vectors = np.array([[2, 0], [0, 3], [1, 1]], np.float32)
+    model = TextNN(TextNN.Config(recency=0.5))
+    model.fit(data_of([[0, 1, 2]], 3, tmp_path, text_vectors=vectors), seed=0)
+    # u = v_1 + 0.5 v_0 = (0.5, 1)
+    length = math.sqrt(1.25)
+    expected = [[0.5 / length, 1 / length, 1.5 / length / math.sqrt(2)]]
+    np.testing.assert_allclose(model.score(queries_of([[0, 1]])).values, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n_unknown", [1, 80, 85, 400])
+def test_text_nn_gives_cosines_where_only_old_items_are_known(
+    n_unknown: int, tmp_path: Path
+) -> None:
+    # 0.3^80 is 1e-42, of which float32 keeps two digits.
+    vectors = np.array([[3, 1], [np.nan, np.nan], [0, 0], [1, -2]], np.float32)
+    model = TextNN(TextNN.Config(recency=0.3))
+    model.fit(data_of([[0, 1, 2]], 4, tmp_path, text_vectors=vectors), seed=0)
+    found = model.score(queries_of([[0] + [1, 2] * (n_unknown // 2) + [1] * (n_unknown % 2)]))
+    expected = [[1, np.nan, 0, 1 / math.sqrt(50)]]
+    np.testing.assert_allclose(found.values, expected, rtol=1e-6)
 
 
 def test_text_nn_says_that_it_needs_vectors(tmp_path: Path) -> None:

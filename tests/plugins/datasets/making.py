@@ -8,6 +8,9 @@ from typing import Any
 
 from PIL import Image
 
+from mmrec_bench.types import RecData
+from mmrec_plugins.datasets.amazon import Amazon
+
 Row = dict[str, Any]
 
 
@@ -140,3 +143,7 @@ def meta_2023(item: str = "B00YQ6X8EO", **more: object) -> Row:
 
 def count_sum(counts: Mapping[str, int], names: Iterable[str]) -> int:
     return sum(counts[name] for name in names)
+
+
+def load_amazon(root: Path, **options: object) -> RecData:
+    return Amazon(Amazon.Config.model_validate(options)).load(root)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from mmrec_plugins.datasets.amazon import Amazon
 from tests.plugins.datasets.making import (
     META_2014,
     lines,
+    load_amazon,
     meta_2018,
     meta_2023,
     pack,
@@ -29,10 +29,6 @@ from tests.plugins.datasets.making import (
 )
 
 
-def load(root: Path, **options: object) -> RecData:
-    return Amazon(Amazon.Config.model_validate(options)).load(root)
-
-
 class TestContract(DatasetTests):
     def make(self) -> Amazon:
         return Amazon(Amazon.Config())
@@ -40,7 +36,7 @@ class TestContract(DatasetTests):
     def load(self, tmp_path: Path) -> RecData:
         rows = [review_2018("A1", time=1_500_000_009), review_2018("A2"), review_2018("A1")]
         pack(tmp_path / "Mugs_5.json.gz", lines(rows))
-        return load(tmp_path)
+        return load_amazon(tmp_path)
 
 
 # Layouts ------------------------------------------------------------------------------------------
@@ -50,7 +46,7 @@ def test_2018_files_are_read(tmp_path: Path) -> None:
     pack(tmp_path / "Mugs_5.json.gz", lines([review_2018("A1"), review_2018("A2", overall=3)]))
     pack(tmp_path / "meta_Mugs.json.gz", lines([meta_2018("B000000009"), meta_2018()]))
     picture(tmp_path / "images" / "B000000001.jpg")
-    data = load(tmp_path)
+    data = load_amazon(tmp_path)
     assert data.name == "amazon-2018-mugs"
     assert data.users.ids == ("A1", "A2")
     assert data.interactions.rating.tolist() == [5.0, 3.0]
@@ -73,7 +69,7 @@ def test_2018_files_are_read(tmp_path: Path) -> None:
 def test_2014_files_are_read(tmp_path: Path) -> None:
     pack(tmp_path / "reviews_Toys_5.json.gz", lines([review_2014()]))
     pack(tmp_path / "meta_Toys.json.gz", META_2014)
-    data = load(tmp_path)
+    data = load_amazon(tmp_path)
     assert data.name == "amazon-2014-toys"
     item = data.catalog[0]
     assert item.title == "Girls' Ballet Tutu Café"
@@ -85,7 +81,7 @@ def test_2023_files_are_read(tmp_path: Path) -> None:
     rows = [review_2023(time=1_588_687_728_923), review_2023(item="B00OTHER01")]
     pack(tmp_path / "All_Beauty.jsonl.gz", lines(rows))
     pack(tmp_path / "meta_All_Beauty.jsonl.gz", lines([meta_2023()]))
-    data = load(tmp_path)
+    data = load_amazon(tmp_path)
     assert data.name == "amazon-2023-all-beauty"
     assert data.catalog.items.ids == ("B00YQ6X8EO", "B00OTHER01")
     assert data.interactions.timestamp.tolist() == [1_588_687_728] * 2
@@ -105,7 +101,7 @@ def test_2023_rows_of_one_second_keep_their_order_by_milliseconds(tmp_path: Path
     times = {"B00C": 1_588_687_728_003, "B00A": 1_588_687_728_001, "B00B": 1_588_687_728_002}
     rows = [review_2023(item=item, time=time) for item, time in times.items()]
     pack(tmp_path / "X.jsonl", lines(rows))
-    data = load(tmp_path)
+    data = load_amazon(tmp_path)
     assert [data.catalog.items[i] for i in data.interactions.item] == ["B00A", "B00B", "B00C"]
 
 
@@ -113,19 +109,19 @@ def test_a_2023_row_without_parent_falls_back_to_its_own_id(tmp_path: Path) -> N
     row = review_2023()
     del row["parent_asin"]
     pack(tmp_path / "X.jsonl", lines([row]))
-    assert load(tmp_path).catalog.items.ids == ("B00VARIANT",)
+    assert load_amazon(tmp_path).catalog.items.ids == ("B00VARIANT",)
 
 
 def test_the_layout_is_told_by_content_not_by_name(tmp_path: Path) -> None:
     pack(tmp_path / "reviews_Mugs_5.json.gz", b"not json\n" + lines([review_2018()]))
-    assert load(tmp_path).name == "amazon-2018-mugs"
+    assert load_amazon(tmp_path).name == "amazon-2018-mugs"
 
 
 def test_plain_files_give_the_same_version_as_packed_ones(tmp_path: Path) -> None:
     for folder, suffix in (("a", ""), ("b", ".gz")):
         pack(tmp_path / folder / f"Mugs_5.json{suffix}", lines([review_2018()]))
         pack(tmp_path / folder / f"meta_Mugs.json{suffix}", lines([meta_2018()]))
-    assert load(tmp_path / "a").version == load(tmp_path / "b").version
+    assert load_amazon(tmp_path / "a").version == load_amazon(tmp_path / "b").version
 
 
 @pytest.mark.parametrize("part", ["Mugs_5.json.gz", "meta_Mugs.json.gz", "images/B000000001.jpg"])
@@ -133,12 +129,12 @@ def test_any_changed_file_is_another_version(tmp_path: Path, part: str) -> None:
     pack(tmp_path / "Mugs_5.json.gz", lines([review_2018()]))
     pack(tmp_path / "meta_Mugs.json.gz", lines([meta_2018()]))
     picture(tmp_path / "images" / "B000000001.jpg")
-    before = load(tmp_path).version
+    before = load_amazon(tmp_path).version
     if part.endswith(".jpg"):
         picture(tmp_path / part, "PNG")
     else:
         pack(tmp_path / part, lines([review_2018(), meta_2018(title="Other")]))
-    assert load(tmp_path).version != before
+    assert load_amazon(tmp_path).version != before
 
 
 # Which files --------------------------------------------------------------------------------------
@@ -147,29 +143,29 @@ def test_any_changed_file_is_another_version(tmp_path: Path, part: str) -> None:
 def test_the_only_category_is_taken_from_a_folder_named_amazon(tmp_path: Path) -> None:
     pack(tmp_path / "amazon-2018" / "Mugs_5.json.gz", lines([review_2018()]))
     picture(tmp_path / "amazon-2018" / "images" / "B000000001.png", "PNG")
-    assert load(tmp_path).catalog.images[0][0].name == "B000000001.png"
+    assert load_amazon(tmp_path).catalog.images[0][0].name == "B000000001.png"
 
 
 def test_several_categories_must_be_chosen_from(tmp_path: Path) -> None:
     for name in ("Mugs", "Lamps"):
         pack(tmp_path / f"{name}_5.json.gz", lines([review_2018()]))
     with pytest.raises(ConfigError, match=r"Lamps \(2018\), Mugs \(2018\).*dataset\.category="):
-        load(tmp_path)
-    assert load(tmp_path, category="mugs").name == "amazon-2018-mugs"
+        load_amazon(tmp_path)
+    assert load_amazon(tmp_path, category="mugs").name == "amazon-2018-mugs"
 
 
 def test_several_layouts_of_a_category_must_be_chosen_from(tmp_path: Path) -> None:
     pack(tmp_path / "Mugs_5.json.gz", lines([review_2018()]))
     pack(tmp_path / "Mugs.jsonl.gz", lines([review_2023()]))
     with pytest.raises(ConfigError, match=r"dataset\.format="):
-        load(tmp_path, category="Mugs")
-    assert load(tmp_path, format="2023").name == "amazon-2023-mugs"
+        load_amazon(tmp_path, category="Mugs")
+    assert load_amazon(tmp_path, format="2023").name == "amazon-2023-mugs"
 
 
 def test_the_five_core_file_is_preferred_and_said_so(tmp_path: Path) -> None:
     pack(tmp_path / "Mugs.json.gz", lines([review_2018("A1"), review_2018("A2")]))
     pack(tmp_path / "Mugs_5.json.gz", lines([review_2018("A1")]))
-    data = load(tmp_path)
+    data = load_amazon(tmp_path)
     assert len(data.users) == 1
     assert "5-core file" in data.card.notes[0]
 
@@ -177,7 +173,7 @@ def test_the_five_core_file_is_preferred_and_said_so(tmp_path: Path) -> None:
 def test_a_missing_category_says_where_to_get_it_and_where_to_put_it(tmp_path: Path) -> None:
     pack(tmp_path / "Mugs_5.json.gz", lines([review_2018()]))
     with pytest.raises(DataMissingError) as missing:
-        load(tmp_path, category="Lamps")
+        load_amazon(tmp_path, category="Lamps")
     message = str(missing.value)
     for part in (
         "Lamps_5.json.gz",
@@ -194,19 +190,19 @@ def test_a_missing_category_says_where_to_get_it_and_where_to_put_it(tmp_path: P
 def test_a_file_with_the_right_name_and_no_reviews_is_not_passed_over(tmp_path: Path) -> None:
     pack(tmp_path / "Mugs_5.json.gz", b'{"a": 1}\n')
     with pytest.raises(DataFormatError, match="Mugs_5"):
-        load(tmp_path)
+        load_amazon(tmp_path)
 
 
 def test_metadata_without_reviews_is_not_passed_over(tmp_path: Path) -> None:
     pack(tmp_path / "meta_Mugs.json.gz", lines([meta_2018()]))
     with pytest.raises(DataMissingError, match="only metadata"):
-        load(tmp_path)
+        load_amazon(tmp_path)
 
 
 def test_other_json_files_at_the_root_are_left_alone(tmp_path: Path) -> None:
     pack(tmp_path / "notes.json", b'{"a": 1}')
     pack(tmp_path / "Mugs_5.json.gz", lines([review_2018()]))
-    assert load(tmp_path).name == "amazon-2018-mugs"
+    assert load_amazon(tmp_path).name == "amazon-2018-mugs"
 
 
 # The sample ---------------------------------------------------------------------------------------
@@ -216,7 +212,7 @@ def test_the_sample_is_used_and_named_where_there_is_no_data(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "mmrec_bench"):
-        data = load(tmp_path / "nothing")
+        data = load_amazon(tmp_path / "nothing")
     assert data.name == "amazon-sample"
     assert len(data.interactions) > 1000
     assert data.card.counts["broken_images"] == data.card.counts["broken_lines"] == 0
@@ -226,9 +222,9 @@ def test_the_sample_is_used_and_named_where_there_is_no_data(
 
 
 def test_the_sample_follows_its_seed_and_size(tmp_path: Path) -> None:
-    small = load(tmp_path, sample_users=150, sample_items=100)
-    other = load(tmp_path, sample_users=150, sample_items=100, sample_seed=1)
-    again = load(tmp_path, sample_users=150, sample_items=100)
+    small = load_amazon(tmp_path, sample_users=150, sample_items=100)
+    other = load_amazon(tmp_path, sample_users=150, sample_items=100, sample_seed=1)
+    again = load_amazon(tmp_path, sample_users=150, sample_items=100)
     assert small.version == again.version != other.version
     assert len(small.users) <= 150
 
@@ -255,162 +251,7 @@ def test_a_cache_that_cannot_be_written_is_one_clear_line(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MMREC_CACHE", str(tmp_path / "file"))
     with pytest.raises(MMRecError, match="MMREC_CACHE"):
-        load(tmp_path)
-
-
-# Damage -------------------------------------------------------------------------------------------
-
-BAD_LINES: dict[str, bytes] = {
-    "broken_lines": b'{"overall": 5.0, "reviewerID": "A1"\n',
-    "not_objects": b'["A1", "B000000001"]\n',
-    "missing_fields": lines([{k: v for k, v in review_2018().items() if k != "asin"}]),
-    "wrong_types": lines([review_2018(overall="5.0")]),
-    "bad_ids": lines([review_2018(item="../../etc/passwd")]),
-    "bad_ratings": lines([review_2018(overall=float("nan"))]),
-    "bad_timestamps": lines([review_2018(time=-5)]),
-}
-
-
-@pytest.mark.parametrize("name", BAD_LINES)
-def test_an_unusable_line_is_counted_under_its_fault(
-    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    pack(tmp_path / "Mugs_5.json.gz", lines([review_2018()]) + BAD_LINES[name])
-    with caplog.at_level(logging.WARNING, "mmrec_bench"):
-        data = load(tmp_path)
-    assert len(data.interactions) == 1
-    assert data.card.counts[name] == 1
-    assert data.card.counts["rows_read"] == 2
-    assert [r.getMessage() for r in caplog.records] == [
-        f"amazon-2018-mugs: left out or repaired while reading: 1 {name}"
-    ]
-
-
-@pytest.mark.parametrize("name", BAD_LINES)
-def test_strict_names_the_file_and_the_line(tmp_path: Path, name: str) -> None:
-    path = pack(tmp_path / "Mugs_5.json.gz", lines([review_2018()]) + b"\n" + BAD_LINES[name])
-    with pytest.raises(DataFormatError, match=rf"{path.name}, line 3: .*\(strict\)"):
-        load(tmp_path, strict=True)
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        review_2018(user=""),
-        review_2018(user="a b"),
-        review_2018(user="x" * 200),
-        review_2018(item="B/1"),
-        review_2018(item="."),
-        review_2018(item="B1.jpg"),
-        review_2018(user=None),  # type: ignore[arg-type]
-        review_2018(user=["A1"]),  # type: ignore[arg-type]
-        review_2018(item={"a": 1}),  # type: ignore[arg-type]
-        review_2018(overall=True),
-        review_2018(overall=7),
-        review_2018(overall=float("inf")),
-        review_2018(time=10**30),
-        review_2018(time=1_500_000_000_000),
-        review_2018(time="1500000000"),  # type: ignore[arg-type]
-        review_2018(time=float("nan")),  # type: ignore[arg-type]
-    ],
-)
-def test_odd_values_are_left_out_and_counted(tmp_path: Path, row: dict[str, object]) -> None:
-    pack(tmp_path / "Mugs_5.json.gz", lines([review_2018(), row]))
-    data = load(tmp_path)
-    faults = ("missing_fields", "wrong_types", "bad_ids", "bad_ratings", "bad_timestamps")
-    assert (len(data.interactions), sum(data.card.counts[f] for f in faults)) == (1, 1)
-
-
-def test_a_whole_time_written_as_a_float_is_kept(tmp_path: Path) -> None:
-    pack(tmp_path / "Mugs_5.json.gz", lines([review_2018(time=1.5e9)]))  # type: ignore[arg-type]
-    assert load(tmp_path).interactions.timestamp.tolist() == [1_500_000_000]
-
-
-def test_exact_duplicates_are_dropped_and_other_repeats_counted(tmp_path: Path) -> None:
-    rows = [
-        review_2018("A1"),
-        review_2018("A2"),
-        review_2018("A1", reviewText="the same row by its key"),
-        review_2018("A1", time=1_500_000_001),
-        review_2018("A2", overall=4.0),
-    ]
-    pack(tmp_path / "Mugs_5.json.gz", lines(rows))
-    data = load(tmp_path)
-    counts = data.card.counts
-    assert (counts["duplicate_rows"], counts["repeated_pairs"], counts["rows_kept"]) == (1, 2, 4)
-    assert data.interactions.rating.tolist() == [5, 5, 5, 4]
-
-
-def test_what_a_truncated_file_still_gives_is_kept(tmp_path: Path) -> None:
-    rows = [review_2018(f"A{i}", reviewText=f"{i * 7919}" * 40) for i in range(2000)]
-    path = pack(tmp_path / "Mugs_5.json.gz", lines(rows))
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    data = load(tmp_path)
-    assert data.card.counts["truncated_files"] == 1
-    assert 500 < len(data.interactions) < 1500
-    assert (
-        len(data.interactions) + data.card.counts["broken_lines"] == data.card.counts["rows_read"]
-    )
-    with pytest.raises(DataFormatError, match=r"Mugs_5.json.gz: the compressed file ends early"):
-        load(tmp_path, strict=True)
-
-
-def test_members_and_padding_after_a_gzip_member_are_read(tmp_path: Path) -> None:
-    parts = [gzip.compress(lines([review_2018(f"A{i}")])) for i in range(3)]
-    (tmp_path / "Mugs_5.json.gz").write_bytes(b"".join(parts) + b"\0" * 512)
-    data = load(tmp_path, strict=True)
-    assert len(data.users) == 3
-
-
-def test_a_file_without_a_usable_row_is_an_error_with_its_counts(tmp_path: Path) -> None:
-    pack(tmp_path / "Mugs_5.json.gz", lines([review_2018(time=-5)]))
-    with pytest.raises(DataFormatError, match=r"no usable row; read: .*'bad_timestamps': 1"):
-        load(tmp_path)
-
-
-def test_metadata_faults_are_counted(tmp_path: Path) -> None:
-    pack(tmp_path / "Mugs_5.json.gz", lines([review_2018()]))
-    content = b"{broken\n[1]\n" + lines(
-        [{"title": "no id"}, meta_2018(), meta_2018(title="again"), meta_2018("B2"), {"asin": "/"}]
-    )
-    pack(tmp_path / "meta_Mugs.json.gz", content)
-    data = load(tmp_path)
-    counts = data.card.counts
-    assert counts["meta_rows_read"] == 7
-    assert counts["meta_broken_lines"] == 2
-    assert counts["meta_bad_ids"] == 2
-    assert (counts["meta_kept"], counts["meta_duplicates"], counts["meta_unused"]) == (1, 1, 1)
-    assert data.catalog.title[0] == "Red Mug & Saucer"
-    with pytest.raises(DataFormatError, match=r"meta_Mugs.json.gz, line 1"):
-        load(tmp_path, strict=True)
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"title": None}, {"title": 3}, {"title": ["a"]}, {"description": None},
-        {"description": {"a": 1}}, {"description": [1, None, "ok"]}, {"category": "Mugs"},
-        {"category": [None]}, {"category": None, "main_cat": 5}, {"price": True}, {"price": [1]},
-        {"price": float("nan")}, {"details": [1]}, {"details": {"Color": None}}, {"brand": ["x"]},
-        {"imageURLHighRes": 5, "imageURL": {}}, {"imageURLHighRes": [None, 3, "x"]},
-    ],
-)  # fmt: skip
-def test_odd_metadata_never_stops_a_load(tmp_path: Path, more: dict[str, Any]) -> None:
-    pack(tmp_path / "Mugs_5.json.gz", lines([review_2018()]))
-    pack(tmp_path / "meta_Mugs.json.gz", lines([meta_2018(**more)]))
-    data = load(tmp_path)
-    assert data.card.counts["meta_kept"] == 1
-    assert all(isinstance(value, str) for value in data.catalog[0].attributes.values())
-
-
-def test_a_title_that_is_page_code_is_blanked_and_counted(tmp_path: Path) -> None:
-    code = "\n\n\nvar aPageStart = (new Date()).getTime();\nvar ue_t0=ue_t0||+new Date();\n"
-    pack(tmp_path / "Mugs_5.json.gz", lines([review_2018()]))
-    pack(tmp_path / "meta_Mugs.json.gz", lines([meta_2018(title=code)]))
-    data = load(tmp_path)
-    assert data.catalog.title[0] == ""
-    assert data.card.counts["broken_titles"] == data.card.counts["items_without_title"] == 1
+        load_amazon(tmp_path)
 
 
 # Pictures -----------------------------------------------------------------------------------------
@@ -423,18 +264,18 @@ def test_broken_pictures_are_counted_and_left_out(tmp_path: Path) -> None:
     picture(images / "B1.png", "JPEG")
     (images / "B2.jpg").write_bytes(b"")
     (images / "B3.jpg").write_bytes(b"<html>")
-    data = load(tmp_path)
+    data = load_amazon(tmp_path)
     assert data.catalog.images == [(images / "B1.png",), (), (), ()]
     assert data.card.counts["broken_images"] == 2
     assert data.card.counts["items_without_image"] == 3
     with pytest.raises(DataFormatError, match=r"B2.jpg: zero bytes"):
-        load(tmp_path, strict=True)
+        load_amazon(tmp_path, strict=True)
 
 
 def test_pictures_come_from_the_folder_that_was_named(tmp_path: Path) -> None:
     pack(tmp_path / "data" / "Mugs_5.json.gz", lines([review_2018()]))
     picture(tmp_path / "photos" / "B000000001.webp", "WEBP")
-    data = load(tmp_path / "data", images=tmp_path / "photos")
+    data = load_amazon(tmp_path / "data", images=tmp_path / "photos")
     assert [path.name for path in data.catalog.images[0]] == ["B000000001.webp"]
 
 
@@ -443,7 +284,7 @@ def test_an_id_cannot_lead_out_of_the_picture_folder(tmp_path: Path) -> None:
     (tmp_path / "data" / "images").mkdir(parents=True)
     rows = [review_2018(), *(review_2018(item=i) for i in ("../../secret", "..", "images/../../x"))]
     pack(tmp_path / "data" / "Mugs_5.json.gz", lines(rows))
-    data = load(tmp_path / "data")
+    data = load_amazon(tmp_path / "data")
     assert data.catalog.items.ids == ("B000000001",)
     assert data.card.counts["bad_ids"] == 3
 
@@ -461,7 +302,7 @@ def test_memory_follows_the_kept_rows_not_the_files(tmp_path: Path) -> None:
                 file.write(json.dumps(row).encode() + b"\n")
         tracemalloc.start()
         try:
-            assert load(tmp_path).card.counts["meta_rows_read"] == n_unrelated
+            assert load_amazon(tmp_path).card.counts["meta_rows_read"] == n_unrelated
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -476,7 +317,7 @@ def test_memory_follows_the_kept_rows_not_the_files(tmp_path: Path) -> None:
 
 
 def test_the_real_gift_cards_are_read_whole(shared_data: Path) -> None:
-    data = load(shared_data / "amazon-2018", category="Gift_Cards", strict=True)
+    data = load_amazon(shared_data / "amazon-2018", category="Gift_Cards", strict=True)
     counts = data.card.counts
     assert data.name == "amazon-2018-gift-cards"
     assert (len(data.users), len(data.catalog)) == (458, 148)
@@ -490,11 +331,11 @@ def test_the_real_gift_cards_are_read_whole(shared_data: Path) -> None:
 
 def test_the_real_categories_beside_each_other_are_listed(shared_data: Path) -> None:
     with pytest.raises(ConfigError, match=r"AMAZON_FASHION.*All_Beauty.*Gift_Cards"):
-        load(shared_data / "amazon-2018")
+        load_amazon(shared_data / "amazon-2018")
 
 
 def test_real_reviews_without_metadata_are_read(shared_data: Path) -> None:
-    data = load(shared_data, category="All Beauty")
+    data = load_amazon(shared_data, category="All Beauty")
     assert data.card.counts["rows_read"] == 5269
     assert data.card.counts["items_without_meta"] == len(data.catalog)
     order = np.lexsort((data.interactions.timestamp, data.interactions.user))

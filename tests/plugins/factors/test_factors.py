@@ -85,6 +85,12 @@ def test_the_written_out_gradient_is_that_of_the_formula(
         torch.testing.assert_close(a, b)
 
 
+def test_numbers_of_more_than_16_bits_are_ordered_too() -> None:
+    numbers = torch.tensor([70_000, 3, 1 << 40, 65_536, 3, 0, 1 << 33, 70_000])
+    expected = torch.argsort(numbers, stable=True)
+    assert torch.equal(factors._by_number(numbers), expected)
+
+
 def test_the_loss_of_equal_scores_is_the_logarithm_of_two() -> None:
     scores = torch.tensor([1.0, -2.0])
     assert pair_loss(scores, scores).item() == pytest.approx(np.log(2))

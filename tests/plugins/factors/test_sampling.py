@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from mmrec_bench.errors import ModelError
 from mmrec_bench.types import HeldOut, Interactions
+from mmrec_plugins.models import sampling
 from mmrec_plugins.models.sampling import NegativeSampler, Pairs, PairSampler
 
 
@@ -51,6 +52,18 @@ def test_negatives_have_the_shape_of_the_users_and_follow_the_generator() -> Non
     assert drawn.dtype == np.int64
     np.testing.assert_array_equal(drawn, sampler.draw(users, np.random.default_rng(5)))
     assert (drawn != sampler.draw(users, np.random.default_rng(6))).any()
+
+
+def test_searched_and_listed_free_items_are_drawn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    rows = Interactions.build(rng.integers(0, 20, 300), rng.integers(0, 40, 300))
+    users = rng.integers(0, 20, (100, 3))
+    listed = NegativeSampler(rows, 20, 40, held_out(0, 5, 39))
+    monkeypatch.setattr(sampling, "_TABLE", 0)
+    searched = NegativeSampler(rows, 20, 40, held_out(0, 5, 39))
+    np.testing.assert_array_equal(
+        listed.draw(users, np.random.default_rng(5)), searched.draw(users, np.random.default_rng(5))
+    )
 
 
 def test_nothing_can_be_drawn_for_a_user_who_took_everything() -> None:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from mmrec_bench.types import FloatArray
+from mmrec_plugins.models.item_vectors import have_vectors
 from mmrec_plugins.models.lm.prefill import causal_model
 from mmrec_plugins.models.lm.scoring import ScoringRequest
 from mmrec_plugins.models.lm.visual import (
     PictureIds,
     VisualTokens,
     attach_visual,
-    has_picture,
 )
 from tests.plugins.lm.random_models import make_model, random_tokens
 
@@ -51,7 +51,7 @@ def make_seeing(
         visual.without.normal_(std=0.3)
         visual.foretell.weight.normal_(std=0.3)  # it starts at zero, which would test nothing
     model.eval()
-    return model, visual, PictureIds(n_tokens, has_picture(vectors()))
+    return model, visual, PictureIds(n_tokens, have_vectors(vectors()))
 
 
 def pictured_request(

@@ -84,6 +84,7 @@ def fit(
     stop_at: int | None = None,
     seed: int = 7,
     observe: Callable[[], dict[str, float]] | None = None,
+    fingerprint: str = "a fit",
 ) -> tuple[PeftModel, History, Validator]:
     """Tune once; with `stop_at`, die when that step's examples are asked for."""
     model = make_model(folder, kind)
@@ -104,7 +105,7 @@ def fit(
         validate=validator,
         scratch=scratch,
         seed=seed,
-        fingerprint="a fit",
+        fingerprint=fingerprint,
         observe=observe,
     )
     return model, history, validator
@@ -139,6 +140,18 @@ def test_a_killed_fit_ends_bit_for_bit_as_one_that_was_not(
     resumed, again, _ = fit(tiny_backbone, tmp_path / "killed", kind=kind)
     assert same(whole, resumed)
     assert again == history
+
+
+def test_a_fit_killed_after_a_longer_one_of_other_settings_goes_on_all_the_same(
+    tiny_backbone: Path, tmp_path: Path
+) -> None:
+    fit(tiny_backbone, tmp_path, fingerprint="before")
+    settings = replace(SETTINGS, n_steps=8)
+    with pytest.raises(KilledError):
+        fit(tiny_backbone, tmp_path, settings=settings, stop_at=5)
+    _, history, validator = fit(tiny_backbone, tmp_path, settings=settings)
+    assert history.step == 8
+    assert validator.calls == 1  # the one after step 4 was not asked for again
 
 
 def test_a_finished_fit_is_not_done_again(tiny_backbone: Path, tmp_path: Path) -> None:

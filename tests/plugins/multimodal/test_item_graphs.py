@@ -66,6 +66,14 @@ def test_an_item_without_a_vector_has_no_edge(vectors: np.ndarray) -> None:
     assert pairs(edges) == [(3, 3), (3, 8), (8, 3), (8, 8)]
 
 
+def test_an_item_whose_vector_is_zero_has_no_edge(vectors: np.ndarray) -> None:
+    vectors = vectors.copy()
+    vectors[[1, 7]] = 0
+    found = pairs(nearest(torch.from_numpy(vectors), np.ones(23, np.bool_), 23))
+    others = [i for i in range(23) if i not in {1, 7}]
+    assert found == [(i, j) for i in others for j in others]
+
+
 def test_similarities_are_cosines_and_never_negative(vectors: np.ndarray) -> None:
     edges = Edges(torch.arange(23).repeat_interleave(23), torch.arange(23).repeat(23), 23)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -80,6 +88,27 @@ def test_values_are_normalised_by_the_sums_of_rows() -> None:
     values = normalised(edges, torch.tensor([1.0, 3.0, 0.0, 9.0]))
     expected = torch.tensor([1 / 4, 3 / (2 * 3), 0.0, 9 / 9])
     torch.testing.assert_close(values, expected)
+
+
+def test_gradients_of_normalised_values_repeat_bit_for_bit_on_four_threads() -> None:
+    n_items, n_edges = 4_000, 60_000
+    rng = torch.Generator().manual_seed(0)
+    keys = torch.randperm(n_items**2, generator=rng)[:n_edges].sort().values
+    edges = Edges.of(keys, n_items)
+    values, weight = torch.rand(2, n_edges, generator=rng)
+
+    def gradient() -> Tensor:
+        leaf = values.clone().requires_grad_()
+        found: Tensor = torch.autograd.grad((normalised(edges, leaf) * weight).sum(), leaf)[0]
+        return found
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        first = gradient()
+        assert all(torch.equal(gradient(), first) for _ in range(10))
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_graphs_are_laid_over_one_another() -> None:

@@ -56,6 +56,8 @@ def test_a_second_run_asks_nothing_and_needs_no_server(tmp_path: Path) -> None:
         (Fault(529, {}), "HTTP 529"),
         (Fault(0), "cut connection"),
         (Fault(cut=True), "cut connection"),
+        (Fault(500, "an answer that ends early", cut=True), "cut connection"),
+        (Fault(500, "not packed", {"Content-Encoding": "gzip"}), "cut connection"),
         (Fault(body='{"choices": [{"mess'), "half answer"),
         (Fault(body={"error": "busy"}), "no choices"),
         (Fault(body={"choices": []}), "no choices"),

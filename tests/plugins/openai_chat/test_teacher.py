@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from mmrec_bench.errors import ConfigError
-from mmrec_bench.interfaces import Teacher, WritingRequest
 from mmrec_bench.plugins import installed
+from mmrec_bench.teaching import Teacher, WritingRequest
 from mmrec_bench.types import Message, Text
 from mmrec_plugins.models.openai_chat.teacher import OpenAITeacher
 from tests.plugins.openai_chat.faults import Answer, prompt_of, say, served

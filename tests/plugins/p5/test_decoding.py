@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
 from mmrec_bench.errors import ModelError
+from mmrec_plugins.models.p5.decoder import log_partition
 from mmrec_plugins.models.p5.decoding import (
     Beams,
     Normalise,
@@ -17,7 +18,6 @@ from mmrec_plugins.models.p5.decoding import (
     score_candidates,
     score_catalog,
 )
-from mmrec_plugins.models.p5.packing import packed_linears
 from mmrec_plugins.models.p5.trie import ItemTrie
 from tests.plugins.p5.plain_decoding import (
     END,
@@ -344,6 +344,37 @@ def test_a_source_is_projected_once_for_all_beams_and_never_copied() -> None:
     assert all(keys.shape == (4, 3, 9, 6) for keys in read.keys)
 
 
+@pytest.mark.parametrize("beams", [4, 6, 9])
+def test_a_beam_that_cannot_come_among_the_best_is_read_no_further(beams: int) -> None:
+    model = tiny_t5()
+    read_nodes: list[int] = []
+    first = model.decoder.block[0].layer[0].SelfAttention.q
+    first.register_forward_hook(lambda *args: read_nodes.append(args[2].shape[1]))
+    # 24 items of two tokens, which are found before the 6 of four are half read.
+    short = [[10 + i % 6, 20 + i // 6] for i in range(24)]
+    codes = [*short, *([10 + i, 30 + i, 40, 41] for i in range(6))]
+    inputs = sources(4, 9)
+    found = beam_search(encode_sources(model, *inputs), ItemTrie.build(codes, END), beams=beams)
+    assert read_nodes[:3] == [1, min(beams, 6), beams]
+    assert read_nodes[3:] == [1, 1]
+    assert_same(found, generate(model, inputs, codes, END, beams))
+
+
+@pytest.mark.parametrize("scale", [1.0, 60.0])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_partition_of_far_apart_logits_neither_overflows_nor_vanishes(
+    scale: float, bias: bool
+) -> None:
+    model = tiny_t5()
+    if bias:
+        model.lm_head.bias = nn.Parameter(torch.randn(60))
+    states = scale * torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model.lm_head(states).double().logsumexp(-1).float()
+        found = log_partition(model, states)
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_start_that_candidates_share_is_read_once() -> None:
     model = tiny_t5()
     rows: list[int] = []
@@ -398,31 +429,6 @@ def test_arguments_out_of_their_range_are_named(model: T5ForConditionalGeneratio
         score_candidates(read, trie, torch.tensor([[20], [1]]))
     with pytest.raises(ModelError, match="token 99, but the model's vocabulary has 60"):
         beam_search(read, ItemTrie.build([[5], [99]]), beams=1)
-
-
-def test_packed_layers_find_the_same_and_are_given_back(model: T5ForConditionalGeneration) -> None:
-    inputs = sources(4, 8)
-    trie = ItemTrie.build(VARIABLE, END)
-    plain = beam_search(encode_sources(model, *inputs), trie, beams=5)
-    with packed_linears(model):
-        packed = any("forward" in vars(module) for module in model.modules())
-        found = beam_search(encode_sources(model, *inputs), trie, beams=5)
-    assert packed == torch._C._has_mkldnn
-    assert found.items.tolist() == plain.items.tolist()
-    torch.testing.assert_close(found.scores, plain.scores, atol=1e-5, rtol=0)
-    assert not any("forward" in vars(module) for module in model.modules())
-
-
-def test_packed_layers_are_given_back_after_an_error() -> None:
-    model = tiny_t5()
-    with pytest.raises(ModelError), packed_linears(model):
-        encode_sources(model)
-    assert not any("forward" in vars(module) for module in model.modules())
-    with torch.no_grad():
-        model.lm_head.weight.zero_()
-    read = encode_sources(model, *sources(1, 5))
-    score = score_candidates(read, ItemTrie.build([[5]]), torch.tensor([[0]]))
-    torch.testing.assert_close(score, torch.tensor([[1 / 60]]).log())
 
 
 @pytest.mark.gpu

@@ -11,13 +11,15 @@ import torch
 from mmrec_bench.config import ProtocolConfig
 from mmrec_bench.errors import ConfigError, ModelError, StorageError
 from mmrec_bench.interfaces import TrainingData
+from mmrec_bench.protocol import make_split
 from mmrec_bench.testing import (
     RecommenderTests,
+    toy_data,
     toy_split,
     toy_training_data,
     toy_vectors,
 )
-from mmrec_bench.types import Queries, Ragged
+from mmrec_bench.types import Interactions, Queries, Ragged, RecData
 from mmrec_plugins.models.p5.network import Adapter, VIP5Network
 from mmrec_plugins.models.p5.recommender import P5
 from mmrec_plugins.models.p5.vip5 import VIP5
@@ -241,10 +243,38 @@ def test_an_adapter_is_nothing_before_training_and_a_bottleneck_after() -> None:
     torch.testing.assert_close(adapter(states), wanted)
 
 
-def test_permuted_numbers_do_not_depend_on_the_files_own(tmp_path: Path) -> None:
-    config = ProtocolConfig(k_core=2, n_candidates=6, permute_ids=False)
-    own = toy_training_data(toy_split(config), tmp_path)
+def numbers_by_id(data: RecData, folder: Path, *, permute_ids: bool) -> dict[str, str]:
+    """Return what each item is called with the catalog's own numbers."""
+    config = ProtocolConfig(k_core=2, n_candidates=6, permute_ids=permute_ids)
+    folder.mkdir()
+    training = toy_training_data(make_split(data, config), folder, config=config)
     recommender = p5(numbering="catalog")
-    recommender.fit(own, seed=0)
-    numbers = [recommender._tokens.tokenizer.decode(code) for code in recommender._codes]
-    assert numbers == [str(item) for item in range(own.n_items)]
+    recommender.fit(training, seed=0)
+    decode = recommender._tokens.tokenizer.decode
+    names = [str(decode(code)) for code in recommender._codes]
+    return dict(zip(training.catalog.items.ids, names, strict=True))
+
+
+def renumbered(data: RecData) -> RecData:
+    """Return the same users, items and interactions from a file in another order."""
+    rng = np.random.default_rng(5)
+    users, items = rng.permutation(len(data.users)), rng.permutation(len(data.catalog))
+    rows = data.interactions
+    return replace(
+        data,
+        users=data.users.take(users),
+        catalog=data.catalog.take(items),
+        interactions=Interactions.build(
+            np.argsort(users)[rows.user], np.argsort(items)[rows.item], rows.timestamp, rows.rating
+        ),
+    )
+
+
+def test_permuted_numbers_do_not_depend_on_the_files_own(tmp_path: Path) -> None:
+    data = toy_data()
+    found = numbers_by_id(data, tmp_path / "one", permute_ids=True)
+    assert found == numbers_by_id(renumbered(data), tmp_path / "other", permute_ids=True)
+    # The numbers of the file itself do.
+    own = numbers_by_id(data, tmp_path / "own", permute_ids=False)
+    assert own != numbers_by_id(renumbered(data), tmp_path / "again", permute_ids=False)
+    assert list(own.values()) == [str(item) for item in range(len(own))]

@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from mmrec_bench.interfaces import Written
+from mmrec_bench.teaching import Written
 
 
 class Account(BaseModel):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mmrec_bench.interfaces import WritingRequest
+from mmrec_bench.teaching import WritingRequest
 from mmrec_bench.types import Image, Item, Message
 from mmrec_plugins.instructions.building.describing import Describer, words_of
 from mmrec_plugins.instructions.building.jobs import Job, Made, Rejected, turns_of

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from mmrec_bench.interfaces import WritingRequest, Written
+from mmrec_bench.teaching import WritingRequest, Written
 from mmrec_bench.types import Image
 from mmrec_plugins.instructions.building.jobs import work
 from mmrec_plugins.instructions.building.writing import Workshop

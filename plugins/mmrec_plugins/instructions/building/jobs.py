@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from mmrec_bench.interfaces import WritingRequest, Written
+from mmrec_bench.teaching import WritingRequest, Written
 from mmrec_bench.types import Image, Message, Text
 from mmrec_plugins.instructions.corpus import CorpusEntry, Kind, Part, Turn
 

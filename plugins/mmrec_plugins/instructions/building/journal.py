@@ -13,7 +13,7 @@ from typing import Any
 
 from mmrec_bench.errors import StorageError
 from mmrec_bench.files import storage_error
-from mmrec_bench.interfaces import Teacher, WritingRequest, Written
+from mmrec_bench.teaching import Teacher, WritingRequest, Written
 from mmrec_bench.types import Image, Message
 from mmrec_plugins.instructions.building.account import Account
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mmrec_bench.interfaces import WritingRequest
+from mmrec_bench.teaching import WritingRequest
 from mmrec_bench.types import FloatArray, Image, Message
 from mmrec_plugins.instructions.building.describing import Describer
 from mmrec_plugins.instructions.building.jobs import Job, Made, Rejected, turns_of

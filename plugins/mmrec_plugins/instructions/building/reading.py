@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from mmrec_bench.interfaces import Written
+from mmrec_bench.teaching import Written
 
 _FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*|\s*```\s*$")
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")

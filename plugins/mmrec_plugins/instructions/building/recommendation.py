@@ -14,8 +14,9 @@ from typing import Literal
 import numpy as np
 
 from mmrec_bench.errors import ConfigError
-from mmrec_bench.interfaces import InstructionContext, WritingRequest
+from mmrec_bench.interfaces import InstructionContext
 from mmrec_bench.plugins import Plugins
+from mmrec_bench.teaching import WritingRequest
 from mmrec_bench.types import Example, Image, Instruction, Message, Query, Text
 from mmrec_plugins.instructions.building.describing import Describer
 from mmrec_plugins.instructions.building.jobs import Job, Made, Rejected, turns_of

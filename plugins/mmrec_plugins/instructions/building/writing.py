@@ -9,10 +9,10 @@ from typing import Any
 
 from mmrec_bench.errors import ConfigError, StorageError
 from mmrec_bench.files import LockHolder, locked, remove_temporary
-from mmrec_bench.interfaces import Teacher, WritingRequest, Written
 from mmrec_bench.planning import Workspace
 from mmrec_bench.plugins import Plugins
 from mmrec_bench.progress import progress
+from mmrec_bench.teaching import Teacher, WritingRequest, Written
 from mmrec_plugins.instructions.building.attributes import attribute_jobs
 from mmrec_plugins.instructions.building.config import BuildRequest
 from mmrec_plugins.instructions.building.jobs import Job, Made, Rejected, work

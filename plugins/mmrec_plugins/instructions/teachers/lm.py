@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from mmrec_bench.config import ComponentConfig, operational
-from mmrec_bench.interfaces import WritingRequest, Written
+from mmrec_bench.teaching import WritingRequest, Written
 from mmrec_plugins.instructions.teachers.filling import Filling, Slot, fill
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from mmrec_bench.config import ComponentConfig
-from mmrec_bench.interfaces import WritingRequest, Written
+from mmrec_bench.teaching import WritingRequest, Written
 
 _VERSION = 1  # raised whenever it would answer the same draft in another way
 

@@ -18,160 +18,40 @@ A document is one of
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import yaml
 
 from mmrec_plugins.datasets.amazon_sample import BRANDS as RESERVED_BRANDS
 
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-ONSETS = _words(
-    """
-    Ba Be Bo Da De Di Do Fa Fe Fi Ga Go Ha He Ho Ja Jo Ka Ke Ki Ko La Le Li Lo Lu Ma Me Mi Mo
-    Na Ne No Pa Pe Po Ra Re Ri Ro Sa Se So Su Ta Te Ti To Tu Va Ve Vi Vo Wa Wi Ya Za Ze Zo Zu
-    """
+_TEXT: dict[str, Any] = yaml.safe_load(
+    files("mmrec_plugins.models.chatglm2").joinpath("corpus.yaml").read_text(encoding="utf-8")
 )
-CODAS = _words(
-    """
-    ban bel cor dan dek dor fen gan kan kel len lex lin lon lor mar men min mor nak nel nix nor
-    pan pel rak ran rel rex rin rok san sel son tan tek tor van vek vel vex vin von zan zel zor
-    """
-)
+
+
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(_TEXT[name].split())
+
+
+ONSETS = _words("onsets")
+CODAS = _words("codas")
 BRANDS = tuple(
     brand
     for onset in ONSETS
     for coda in CODAS
     if (brand := onset + coda).casefold() not in {name.casefold() for name in RESERVED_BRANDS}
 )
-MATERIALS = _words(
-    """
-    ceramic glass steel cotton leather bamboo marble copper wooden plastic paper silk wool
-    velvet linen rubber brass stone clay iron
-    """
-)
-NOUNS = _words(
-    """
-    mug lamp bowl box clock plate bag cushion vase bottle cup tray basket candle mirror chair
-    table frame jar teapot blanket towel rug pillow wallet belt hat scarf shirt dress shoe watch
-    ring purse brush comb toy puzzle kite ball card book pen case holder stand mat lid kettle
-    pan pot spoon knife fork tin can shelf bench stool curtain
-    """
-)
-COLOURS = _words(
-    """
-    red orange yellow green blue purple pink brown black grey white beige silver gold teal
-    """
-)
-SHAPES = _words(
-    """
-    round square triangular tall wide long flat curved oval
-    """
-)
-PATTERNS = _words(
-    """
-    plain striped dotted checked flowered printed
-    """
-)
+MATERIALS = _words("materials")
+NOUNS = _words("nouns")
+COLOURS = _words("colours")
+SHAPES = _words("shapes")
+PATTERNS = _words("patterns")
+EXTRA_WORDS = _words("extra")
 SLOTS = ("brand", "material", "noun", "colour", "shape", "pattern")
 _WORDS = dict(zip(SLOTS, (BRANDS, MATERIALS, NOUNS, COLOURS, SHAPES, PATTERNS), strict=True))
-# Everyday words of product titles, so that the tokenizer and the embeddings know them.
-EXTRA_WORDS = _words(
-    """
-    gift set pack of with for and the women men kids girls boys baby small large mini extra new
-    best classic design home kitchen office garden travel birthday christmas holiday party happy
-    love heart star flower animal dog cat bird tree water air fire light dark soft hard clear
-    natural organic original premium quality value free easy quick hand face hair skin body nail
-    eye lip oil cream soap shampoo spray powder gel lotion perfume makeup beauty fashion jewelry
-    necklace earrings bracelet sweater jacket pants jeans socks boots sandals sneakers
-    sunglasses movie film story night day world man woman king queen time life death war city
-    street house school summer winter spring black friday edition series volume part size color
-    style type amazon store shop restaurant coffee tea food chocolate fruit apple lemon orange
-    vanilla mint phone computer game music video digital battery power cable charger screen
-    cover protector inch piece count ounce pair package box design print pattern multi assorted
-    medium long short sleeve neck waist fit loose casual formal vintage modern rustic cute funny
-    cool unique perfect
-    """
-)
-_NAMES = _words(
-    """
-    Anna Ben Carla David Emma Felix Grace Henry Iris Jack Kate Leo Maria Nick Olga Paul Rosa Sam
-    Tina Victor Wendy Yan
-    """
-)
-_GOOD = ("great", "lovely", "solid", "very nice", "well made", "beautiful", "handy")
-_BAD = ("poor", "too thin", "badly made", "dull", "a bit cheap", "not as shown")
-_PLACES = (
-    "the kitchen",
-    "my desk",
-    "the hall",
-    "our garden",
-    "the bedroom",
-    "a friend",
-    "my mother",
-)
-
-# How a question names the relation that decides the next purchase; None: it does not.
-_QUESTIONS: dict[str | None, tuple[str, ...]] = {
-    "taste": (
-        "Which of them suits the shopper's taste?",
-        "Choose what fits the earlier purchases best.",
-        "What goes with the things bought before?",
-        "Following the same taste, which is chosen?",
-    ),
-    "shelf": (
-        "Which one is the fashion on this shelf?",
-        "Choose what the shelf shows most of.",
-        "Which is typical of the things on show?",
-    ),
-    "last": (
-        "Which is most like the newest purchase?",
-        "Choose what goes with the last item.",
-        "More of the same as the last time, which is chosen?",
-    ),
-    "unlike": (
-        "Which of them is unlike the earlier purchases?",
-        "The shopper wants a change. Choose something different.",
-        "Tired of the old things, which is chosen?",
-    ),
-    "any": (
-        "Pick anything.",
-        "Which one is drawn by lot?",
-        "Name some product.",
-    ),
-    None: (
-        "Which item does the customer buy next?",
-        "What is the next purchase?",
-        "Which product is bought next?",
-        "What does the shopper choose?",
-        "Which candidate is it?",
-        "Next?",
-    ),
-}
-_PAST = (
-    "A customer bought these items, oldest first:",
-    "The shopper bought, oldest first:",
-    "Bought so far:",
-    "Earlier purchases:",
-    "Things the shopper has:",
-    "Order history:",
-)
-_SHOWN = (
-    "Candidates:",
-    "On show:",
-    "Items on the shelf:",
-    "Other products:",
-    "Choices:",
-    "Seen today:",
-)
-_LOGS = (
-    "Basket of {name}:",
-    "{name} bought:",
-    "Orders of {name}, oldest first:",
-    "Shopping list:",
-    "Things {name} likes:",
-    "A shopper bought these things:",
-)
+_NAMES = _words("names")
+_QUESTIONS: dict[str | None, list[str]] = _TEXT["questions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,9 +245,9 @@ class Corpus:
     def _plain(self, max_lines: int) -> Document:
         rng = self._rng
         item = Taste(rng, self._stock(), picky=0).draw()
-        a, b = rng.choice(_GOOD), rng.choice(_BAD)
+        a, b = rng.choice(_TEXT["good"]), rng.choice(_TEXT["bad"])
         look = f"{item.colour} {item.pattern}"
-        place, some = rng.choice(_PLACES), " ".join(rng.sample(EXTRA_WORDS, 11))
+        place, some = rng.choice(_TEXT["places"]), " ".join(rng.sample(EXTRA_WORDS, 11))
         texts = (
             f"{item.title}. A {item.shape} {item.noun} of {item.material}, {look}. For {place}.",
             f"I bought this {look} {item.noun} for {place}. The {item.material} is {a}. I like it.",
@@ -392,7 +272,7 @@ class Corpus:
             for n in range(1, len(items)):
                 items[n] = _like(rng, items[n - 1], items[n], keep)
         lines = [self._line(item, style) for item in items]
-        header = rng.choice(_LOGS).format(name=rng.choice(_NAMES))
+        header = rng.choice(_TEXT["logs"]).format(name=rng.choice(_NAMES))
         return [("", "\n".join([header, *self._numbered(lines)]))]
 
     def _stated(self, max_lines: int) -> Document:
@@ -436,8 +316,8 @@ class Corpus:
                     return _unlike(rng, stock, history)
             return anything.draw()
 
-        past = [rng.choice(_PAST), *self._numbered([self._line(i, style) for i in history])]
-        shelf = [rng.choice(_SHOWN), *self._lettered([self._line(i, style) for i in shown])]
+        past = [rng.choice(_TEXT["past"]), *self._numbered([self._line(i, style) for i in history])]
+        shelf = [rng.choice(_TEXT["shown"]), *self._lettered([self._line(i, style) for i in shown])]
         told = "\n".join([*past, *(shelf if with_shelf else [])])
         rounds: Document = []
         n_rounds = rng.randint(1, self._mix.rounds)

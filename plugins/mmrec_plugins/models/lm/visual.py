@@ -41,6 +41,7 @@ from transformers import PreTrainedModel
 from mmrec_bench.errors import ModelError
 from mmrec_bench.files import atomic_write
 from mmrec_bench.types import BoolArray, FloatArray
+from mmrec_plugins.models.item_vectors import have_vectors
 from mmrec_plugins.models.tensors import read_tensors, take_rows
 
 VISUAL_FILE = "visual_tokens.safetensors"
@@ -82,13 +83,8 @@ def picture_ids(n_tokens: int, vectors: FloatArray | None) -> PictureIds | None:
     """Return the ids of a catalog's pictures; None where the model shall see, or has, none."""
     if not n_tokens or vectors is None:
         return None
-    seen = has_picture(vectors)
+    seen = have_vectors(vectors)
     return PictureIds(n_tokens, seen) if seen.any() else None
-
-
-def has_picture(vectors: FloatArray) -> BoolArray:
-    """(N, D) -> (N,) whether an item has a vector."""
-    return np.asarray(np.isfinite(vectors).all(axis=1), np.bool_)
 
 
 class VisualTokens(nn.Module):
@@ -137,7 +133,7 @@ class VisualTokens(nn.Module):
 
     def learn_scale(self, vectors: FloatArray, length: float) -> None:
         """Set mean and deviation from (N, D) vectors, and the length of the embeddings."""
-        rows = vectors[has_picture(vectors)].astype(np.float64)
+        rows = vectors[have_vectors(vectors)].astype(np.float64)
         with torch.no_grad():
             self.mean.copy_(torch.from_numpy(rows.mean(axis=0)))
             self.deviation.copy_(torch.from_numpy(np.maximum(rows.std(axis=0), 1e-6)))
@@ -156,7 +152,7 @@ class VisualTokens(nn.Module):
                 f"gives {vectors.shape}; use the encoder that they were tuned with"
             )
         device = self.mean.device
-        known = has_picture(vectors)
+        known = have_vectors(vectors)
         self.known = torch.from_numpy(known).to(device)
         raw = torch.from_numpy(np.where(known[:, None], vectors, 0).astype(np.float32)).to(device)
         scaled = (raw - self.mean) / self.deviation

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -15,8 +14,9 @@ from torch import Tensor, nn
 from mmrec_bench.config import searched
 from mmrec_bench.errors import ModelError
 from mmrec_bench.interfaces import TrainingData
-from mmrec_bench.types import BoolArray, FloatArray
+from mmrec_bench.types import BoolArray
 from mmrec_plugins.models.factors import FactorRecommender
+from mmrec_plugins.models.item_vectors import filled, have_vectors
 from mmrec_plugins.models.training import TrainingConfig
 
 
@@ -113,22 +113,10 @@ def read_modalities(
                 f"modality {name!r} has vectors of shape {vectors.shape}; expected one row for "
                 f"each of {data.n_items} items"
             )
-        known = np.asarray(np.isfinite(vectors).all(axis=1), np.bool_)
-        filled = torch.from_numpy(_filled(vectors, known, centre=centre))
-        found[name] = Modality(filled.to(device), known)
+        known = have_vectors(vectors)
+        rows = torch.from_numpy(filled(vectors, known, centre=centre))
+        found[name] = Modality(rows.to(device), known)
     return found
-
-
-def _filled(vectors: FloatArray, known: BoolArray, *, centre: bool) -> FloatArray:
-    if not known.any():
-        return np.zeros_like(vectors)
-    mean = vectors[known].mean(axis=0, dtype=np.float64)
-    filled = np.where(known[:, None], vectors, mean)
-    if centre:
-        filled -= mean
-        size = np.sqrt(np.square(filled[known]).mean())
-        filled /= size if size > 0 else 1.0
-    return filled.astype(np.float32)
 
 
 def projection(size_in: int, size_out: int) -> nn.Linear:

@@ -10,23 +10,20 @@ from mmrec_bench.config import searched
 from mmrec_bench.interfaces import TrainingData
 from mmrec_plugins.models.graphs import bipartite_adjacency, layer_mean
 from mmrec_plugins.models.multimodal.base import (
+    MappedItems,
     MultimodalConfig,
     MultimodalRecommender,
-    embedding,
     projection,
 )
 from mmrec_plugins.models.sampling import Pairs
 
 
-class _Bootstrapped(nn.Module):
-    """(U, D) users, (N, D) items, the predictor, and a map for each modality."""
+class _Bootstrapped(MappedItems):
+    """Also holds the predictor."""
 
     def __init__(self, n_users: int, n_items: int, size: int, maps: dict[str, nn.Linear]) -> None:
-        super().__init__()
-        self.users = embedding(n_users, size)
-        self.items = embedding(n_items, size)
+        super().__init__(n_users, n_items, size, maps)
         self.predictor = projection(size, size)
-        self.maps = nn.ModuleDict(maps)
 
 
 class BM3(MultimodalRecommender):

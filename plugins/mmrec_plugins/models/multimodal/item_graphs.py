@@ -3,7 +3,6 @@
 Letters: N items, E edges, D size of a vector, K neighbours.
 """
 
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +12,8 @@ import torch
 from torch import Tensor
 
 from mmrec_bench.types import BoolArray, Int64Array
+from mmrec_plugins.models.graphs import csr
+from mmrec_plugins.models.tensors import take_rows
 
 _BLOCK = 1 << 22
 """Numbers of a block that is held at a time (16 MiB)."""
@@ -49,13 +50,13 @@ class Edges:
 
     def matrix(self, values: Tensor) -> Tensor:
         """Return (N, N) sparse CSR with the (E,) values."""
-        return _csr(self.starts, self.column, values, self.n_items)
+        return csr(self.starts, self.column, values, check=False)
 
     def transposed(self, values: Tensor) -> Tensor:
         """Return the transposed of `matrix`."""
         turned = self.turned
         starts = _starts(self.column, self.n_items)
-        return _csr(starts, self.row[turned], values[turned], self.n_items)
+        return csr(starts, self.row[turned], values[turned], check=False)
 
     @classmethod
     def of(cls, keys: Tensor, n_items: int) -> "Edges":
@@ -71,11 +72,12 @@ def nearest(vectors: Tensor, known: BoolArray, k: int) -> Edges:
     neighbours. The similarities are computed in blocks of rows.
 
     Args:
-        vectors: (N, D) float32.
+        vectors: (N, D) float32; a row of 0 points nowhere and is like none: it has no edges.
         known: (N,) bool; other items have no edges.
         k: K.
     """
-    items = torch.from_numpy(np.flatnonzero(known)).to(vectors.device)
+    usable = torch.from_numpy(known).to(vectors.device) & vectors.any(dim=1)
+    items = usable.nonzero().squeeze(1)
     unit = torch.nn.functional.normalize(vectors[items], dim=1)
     k = min(k, len(items))
     found = [items.new_zeros((0, k))]
@@ -100,7 +102,7 @@ def normalised(edges: Edges, values: Tensor) -> Tensor:
     degree = torch.zeros(edges.n_items, device=values.device).index_add(0, edges.row, values)
     some = degree > 0
     scale = torch.where(some, torch.where(some, degree, 1.0).rsqrt(), 0.0)
-    return values * scale[edges.row] * scale[edges.column]
+    return values * take_rows(scale, edges.row) * take_rows(scale, edges.column)
 
 
 def laid_over(all_edges: Edges, edges: Edges, values: Tensor) -> Tensor:
@@ -128,15 +130,6 @@ def _starts(row: Tensor, n_items: int) -> Tensor:
     starts = torch.zeros(n_items + 1, dtype=torch.int64, device=row.device)
     starts[1:] = torch.bincount(row, minlength=n_items).cumsum(0)
     return starts
-
-
-def _csr(starts: Tensor, column: Tensor, values: Tensor, n_items: int) -> Tensor:
-    with warnings.catch_warnings():
-        # torch calls all of its CSR tensors a beta.
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.sparse_csr_tensor(
-            starts, column, values, (n_items, n_items), check_invariants=False
-        )
 
 
 def _edge_products(edges: Edges, left: Tensor, right: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ class Server:
             raise PassingError("timeout", may_cost=not connecting) from None
         except openai.APIStatusError as error:
             headers = {name.lower(): value for name, value in error.response.headers.items()}
-            failure = self.sort(error.status_code, self._text(error), headers)
+            failure = self.sort(error.status_code, self.scrub(error.response.text), headers)
         except openai.APIConnectionError as error:
             cause = type(error.__cause__).__name__
             connecting = cause in _CONNECTING
@@ -155,12 +155,6 @@ class Server:
     def scrub(self, text: str) -> str:
         """Take the key out of what a server said: some repeat it in their errors."""
         return text.replace(self._key, "***") if self._key else text
-
-    def _text(self, error: openai.APIStatusError) -> str:
-        try:
-            return self.scrub(error.response.text)
-        except Exception:  # noqa: BLE001 - a body that was cut short raises the transport's own
-            return ""
 
     def sort(
         self, code: int, text: str, headers: Mapping[str, str]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from mmrec_bench.config import identity
-from mmrec_bench.interfaces import WritingRequest, Written
+from mmrec_bench.teaching import WritingRequest, Written
 from mmrec_plugins.models.openai_chat.answering import malformed
 from mmrec_plugins.models.openai_chat.asking import ChatRequest
 from mmrec_plugins.models.openai_chat.client import ChatClient

@@ -12,6 +12,7 @@ Letters: B sources, S source tokens, T nodes of a source at one level, C nodes o
 H heads, W width of a head, D width of the model, V words of the vocabulary.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from transformers.models.t5 import modeling_t5 as t5
 from mmrec_bench.errors import ModelError
 from mmrec_plugins.models.p5.packing import head_blocks
 
+_LOG2_E = math.log2(math.e)
 _BYPASSED = (t5.T5Stack, t5.T5Block, t5.T5LayerSelfAttention, t5.T5LayerCrossAttention)
 
 
@@ -219,8 +221,14 @@ def token_logits(model: t5.T5ForConditionalGeneration, states: Tensor, tokens: T
 def log_partition(model: t5.T5ForConditionalGeneration, states: Tensor) -> Tensor:
     """Return float32 log-sum-exp (...) of the logits of the whole vocabulary for (..., D) states.
 
-    The head is read in blocks of words, and no (..., V) logits are held.
+    The head is read in blocks of words, and no (..., V) logits are held. Powers of 2 and not of e:
+    torch computes them three times as fast on a CPU, and does not slow down where they underflow.
     """
     flat = states.flatten(0, -2)
-    parts = [block(flat).float().logsumexp(-1) for block in head_blocks(model.lm_head)]
+    parts = []
+    for block in head_blocks(model.lm_head):
+        logits = block(flat).float()
+        peak = logits.amax(-1, keepdim=True)
+        powers = torch.add(peak * -_LOG2_E, logits, alpha=_LOG2_E, out=logits).exp2_()
+        parts.append(peak[:, 0] + powers.sum(-1).log())
     return torch.stack(parts).logsumexp(0).view(states.shape[:-1])

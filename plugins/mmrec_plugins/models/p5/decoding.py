@@ -237,8 +237,10 @@ class _Search:
             inner = scores.masked_fill(ends, -torch.inf) if n_ends else scores
             width = min(self.beams, n_nodes - n_ends, inner.shape[1])
             score, best = inner.topk(width)
-            if self._settled(done, score):
+            n_open = self._n_open(done, score)
+            if not n_open:
                 break
+            score, best = score[:, :n_open], best[:, :n_open]
             node = child.gather(1, best)
             parents = best // self.trie.widest[level]
             # A beam without a continuation reads some token; it stays at -inf and gets none.
@@ -250,11 +252,8 @@ class _Search:
     ) -> tuple[Tensor, Tensor]:
         """Return all continuations' nodes and summed scores, (B, T * widest)."""
         trie = self.trie
-        place = torch.arange(trie.widest[level], device=node.device)
-        begin = trie.first[node]
-        n_allowed = (trie.first[node + 1] - begin).masked_fill(score == -torch.inf, 0)
-        allowed = place < n_allowed[:, :, None]
-        child = torch.where(allowed, begin[:, :, None] + place, 0)  # (B, T, widest)
+        child, allowed = trie.children(level, node)
+        allowed = allowed & (score > -torch.inf)[:, :, None]
         logits = token_logits(self.sources.model, states, trie.level_tokens[level])
         logits = logits.gather(2, trie.slot[child].clamp(min=0))
         if self.normalise == "vocabulary":
@@ -282,12 +281,16 @@ class _Search:
         best, chosen = pool.topk(min(self.beams, pool.shape[1]))
         return Beams(items.gather(1, chosen), best)
 
-    def _settled(self, done: Beams, score: Tensor) -> bool:
-        """Say whether no open beam can come among the finished: sums only fall."""
-        if done.scores.shape[1] < self.beams:
-            return False
-        bound = score[:, 0] / self.trie.depth**self.length_penalty
-        return bool((bound <= done.scores[:, -1]).all())
+    def _n_open(self, done: Beams, score: Tensor) -> int:
+        """Return how many beams, best first, are read on: of the source that needs most.
+
+        Sums only fall, so a beam that is not above the last of K finished items is done with; what
+        its continuations keep out of the best K is below them.
+        """
+        bound = score / self.trie.depth**self.length_penalty
+        full = done.scores.shape[1] == self.beams
+        worst = done.scores[:, -1:] if full else torch.full_like(bound[:, :1], -torch.inf)
+        return int((bound > worst).any(0).sum())
 
     def _fill(self, done: Beams) -> Beams:
         """Return exactly K columns, -1 and -inf where nothing was found."""
@@ -362,10 +365,7 @@ def _distinct(nodes: Tensor, going: Tensor, place: Tensor) -> tuple[Tensor, Tens
 
 def _allowed_partition(trie: ItemTrie, level: int, nodes: Tensor, logits: Tensor) -> Tensor:
     """Return (B, T) log-sum-exp of the logits of the tokens that the trie allows behind nodes."""
-    places = torch.arange(trie.widest[level], device=nodes.device)
-    begin = trie.first[nodes]
-    allowed = places < (trie.first[nodes + 1] - begin)[:, :, None]
-    child = torch.where(allowed, begin[:, :, None] + places, 0)
+    child, allowed = trie.children(level, nodes)
     found = logits.gather(2, trie.slot[child].clamp(min=0))
     return found.masked_fill(~allowed, -torch.inf).logsumexp(2)
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmrec_bench.types import BoolArray, FloatArray
+from mmrec_bench.types import FloatArray
+from mmrec_plugins.models.item_vectors import filled, have_vectors
 from mmrec_plugins.models.p5.prompts import Source
 from mmrec_plugins.models.tensors import take_rows
 
@@ -118,7 +119,8 @@ class VIP5Network(P5Network):
         width = t5.config.d_model
         self.n_visual = n_visual
         # Not saved with the weights: the run's encoder gives them again.
-        self.register_buffer("vectors", _scaled(vectors), persistent=False)
+        scaled = torch.from_numpy(filled(vectors, have_vectors(vectors), centre=True))
+        self.register_buffer("vectors", scaled, persistent=False)
         self.mapping = nn.Sequential(
             nn.Linear(vectors.shape[1], hidden or width),
             nn.ReLU(),
@@ -140,20 +142,6 @@ class VIP5Network(P5Network):
             states = states.masked_scatter(shown[:, :, None], taken.to(states.dtype))
         states = states + self.categories(shown.long())
         return states if self.words is None else states + self.words(sources.words)
-
-
-def have_vectors(vectors: FloatArray) -> BoolArray:
-    """Return (N,) bool: rows that are no NaN."""
-    return np.asarray(np.isfinite(vectors).all(axis=1), np.bool_)
-
-
-def _scaled(vectors: FloatArray) -> Tensor:
-    """Return (N, P) vectors with each column's mean taken off and a root mean square of 1."""
-    known = have_vectors(vectors)
-    shifted = vectors - vectors[known].mean(axis=0) if known.any() else vectors
-    scale = np.sqrt(np.mean(shifted[known] ** 2)) if known.any() else 1.0
-    scaled = shifted / scale if scale > 0 else shifted
-    return torch.from_numpy(np.where(known[:, None], scaled, 0.0).astype(np.float32))
 
 
 class Adapter(nn.Module):

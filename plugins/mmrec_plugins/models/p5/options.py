@@ -75,7 +75,7 @@ class P5Config(TrainingConfig):
     exclude_seen: bool = Field(
         default=True,
         description="ranking=beams: spend no beam on items of the user's train interactions and "
-        "history; for protocol.mask_seen=true",
+        "history; under protocol.mask_seen=false, where they can be targets, beams find them too",
     )
     validation_cases: int | None = Field(
         500, ge=1, description="validate on so many cases, the first ones; None = on all"

@@ -10,13 +10,14 @@ for rounding, in more time.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
+from typing import TypeGuard, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from transformers import T5ForConditionalGeneration
+from transformers.models.t5.modeling_t5 import T5DenseActDense
 
 Linear = Callable[[Tensor], Tensor]
 
@@ -30,7 +31,8 @@ def packed_linears(model: nn.Module) -> Iterator[None]:
     """Hold a second copy of every linear layer's weight, laid out for oneDNN, and use it.
 
     The weights must not change within. Gradients are not taken through these layers: this is for
-    scoring. The copies are as large as the model's linear layers and are given back at the end.
+    scoring. A feed-forward layer's ReLU is taken within its first product. The copies are as large
+    as the model's linear layers and are given back at the end.
 
     Args:
         model: a T5, or a module that holds one; the `nn.Linear` layers in float32 on the CPU are
@@ -39,18 +41,25 @@ def packed_linears(model: nn.Module) -> Iterator[None]:
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and _can_pack(m)]
     owners = (m for m in model.modules() if isinstance(m, T5ForConditionalGeneration))
     heads = {id(owner.lm_head) for owner in owners}
+    between = [m for m in model.modules() if _is_relu_layer(m) and _can_pack(m.wi)]
+    firsts = {id(dense.wi) for dense in between}
     try:
         for layer in layers:
+            if id(layer) in firsts:
+                continue
             if id(layer) in heads:
                 _HEADS[layer] = [_pack(*rows) for rows in _head_rows(layer)]
             else:
                 # An attribute of the instance stands before the class's method.
                 object.__setattr__(layer, "forward", _pack(layer.weight, layer.bias))
+        for dense in between:
+            object.__setattr__(dense, "forward", _feed_forward(dense))
         yield
     finally:
         for layer in layers:
             _HEADS.pop(layer, [])
-            vars(layer).pop("forward", None)
+        for module in (*layers, *between):
+            vars(module).pop("forward", None)
 
 
 def head_blocks(head: nn.Linear) -> list[Linear]:
@@ -74,11 +83,27 @@ def _can_pack(module: nn.Linear) -> bool:
     )
 
 
-def _pack(weight: Tensor, bias: Tensor | None) -> Linear:
+def _pack(weight: Tensor, bias: Tensor | None, then: str = "none") -> Linear:
     operations = torch.ops.mkldnn
     laid_out = operations._reorder_linear_weight(weight.detach(), _ROWS)
 
     def forward(states: Tensor) -> Tensor:
-        return cast("Tensor", operations._linear_pointwise(states, laid_out, bias, "none", [], ""))
+        return cast("Tensor", operations._linear_pointwise(states, laid_out, bias, then, [], ""))
 
     return forward
+
+
+def _is_relu_layer(module: nn.Module) -> TypeGuard[T5DenseActDense]:
+    return (
+        type(module) is T5DenseActDense
+        and type(module.wi) is nn.Linear
+        and isinstance(module.act, nn.ReLU)
+        and not any(part._forward_hooks for part in module.children())
+        and "forward" not in vars(module)
+    )
+
+
+def _feed_forward(dense: T5DenseActDense) -> Linear:
+    """Return the layer with its ReLU within the first product; dropout is off when scoring."""
+    first = _pack(dense.wi.weight, dense.wi.bias, "relu")
+    return lambda states: cast("Tensor", dense.wo(first(states)))

@@ -139,6 +139,7 @@ class P5:
         self._trie = ItemTrie.build(self._codes, self._tokens.end).to(self.device)
         self._prompt = prompts[self.config.ranking_prompt]
         self._seen = data.interactions.histories(data.n_users)
+        self._exclude_seen = self.config.exclude_seen and data.mask_seen
         self._n_items = data.n_items
 
     def n_batches(self) -> int:
@@ -213,7 +214,7 @@ class P5:
             return _to_numpy(score_candidates(read, self._trie, candidates, normalise=share))
         if self.config.ranking == "exact":
             return _to_numpy(score_catalog(read, self._trie, normalise=share))
-        excluded = self._excluded(queries) if self.config.exclude_seen else None
+        excluded = self._excluded(queries) if self._exclude_seen else None
         beams = min(self.config.beams, self._n_items)
         found = beam_search(read, self._trie, beams=beams, excluded=excluded, normalise=share)
         values = np.full((len(queries), self._n_items), np.nan, np.float32)
@@ -261,7 +262,8 @@ class P5:
             settings = (folder / SETTINGS).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise StorageError(f"cannot read {folder / SETTINGS}: {error}; fit again") from None
-        network = self._wrap(backbone.rebuild_t5(settings), data)
+        with seeded(0, device=torch.device("cpu")):  # weights are drawn, and overwritten at once
+            network = self._wrap(backbone.rebuild_t5(settings), data)
         own = _own(network)
         state = read_tensors(folder / WEIGHTS, own, f"weights of {type(self).__name__}")
         with torch.no_grad():

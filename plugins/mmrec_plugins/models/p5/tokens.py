@@ -67,7 +67,10 @@ class Tokens:
         path = folder / FILE
         try:
             backend = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # noqa: BLE001 - tokenizers raises a plain Exception
+        except Exception as error:
+            # tokenizers raises bare exceptions of its own
+            if not isinstance(error, OSError | UnicodeDecodeError) and type(error) is not Exception:
+                raise
             raise ModelError(f"{path} cannot be read as a tokenizer: {error}") from None
         return cls(_wrapped(backend))
 

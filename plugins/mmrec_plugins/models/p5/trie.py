@@ -136,6 +136,22 @@ class ItemTrie:
             level_tokens=tuple(tokens.to(device) for tokens in self.level_tokens),
         )
 
+    def children(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the nodes below nodes of one level.
+
+        Args:
+            level: of the nodes, 0 = the root.
+            nodes: (B, T) int64.
+
+        Returns:
+            (B, T, widest) int64 children, 0 where a node has fewer; (B, T, widest) bool, True where
+            there is one.
+        """
+        place = torch.arange(self.widest[level], device=nodes.device)
+        begin = self.first[nodes]
+        there = place < (self.first[nodes + 1] - begin)[:, :, None]
+        return torch.where(there, begin[:, :, None] + place, 0), there
+
     def closed(self, excluded: Tensor) -> Tensor:
         """Return the nodes of each source below which every item is excluded.
 

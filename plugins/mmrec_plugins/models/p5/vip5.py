@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 from mmrec_bench.errors import ModelError
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.types import FloatArray
+from mmrec_plugins.models.item_vectors import have_vectors
 from mmrec_plugins.models.p5 import backbone
 from mmrec_plugins.models.p5.network import (
     P5Network,
     VIP5Network,
     add_adapters,
     freeze_backbone,
-    have_vectors,
 )
 from mmrec_plugins.models.p5.options import VIP5Config
 from mmrec_plugins.models.p5.recommender import P5

@@ -9,8 +9,8 @@ from PIL import Image
 
 from mmrec_bench import protocol
 from mmrec_bench.config import Component, RunConfig, TransferConfig
-from mmrec_bench.interfaces import Teacher, WritingRequest, Written
 from mmrec_bench.plugins import installed
+from mmrec_bench.teaching import Teacher, WritingRequest, Written
 from mmrec_bench.types import Catalog, DataCard, Interactions, RecData, Split, Vocabulary
 from mmrec_plugins.instructions.building.config import BuildingConfig, BuildRequest, Language
 from mmrec_plugins.instructions.building.provenance import Origin

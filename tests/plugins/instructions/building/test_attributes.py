@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mmrec_bench.interfaces import WritingRequest, Written
+from mmrec_bench.teaching import WritingRequest, Written
 from mmrec_bench.types import Image, Item
 from mmrec_plugins.instructions.building.attributes import check_attributes
 from mmrec_plugins.instructions.building.config import BuildingConfig

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrec_bench.config import TransferConfig
-from mmrec_bench.interfaces import WritingRequest
+from mmrec_bench.teaching import WritingRequest
 from mmrec_bench.types import Interactions, RecData, Vocabulary
 from mmrec_plugins.instructions.building.jobs import Made, work
 from mmrec_plugins.instructions.building.quality import Filters, Judged

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from mmrec_bench.interfaces import WritingRequest
+from mmrec_bench.teaching import WritingRequest
 from mmrec_plugins.instructions.building.jobs import Made, Rejected, work
 from mmrec_plugins.instructions.building.profile import SCHEMA, check_profile
 from mmrec_plugins.instructions.building.quality import copied_share

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmrec_bench.interfaces import Teacher, WritingRequest
 from mmrec_bench.plugins import installed
+from mmrec_bench.teaching import Teacher, WritingRequest
 from mmrec_bench.types import Message, Text
 from mmrec_plugins.instructions.building.profile import SCHEMA
 from mmrec_plugins.instructions.building.schemas import load_schemas

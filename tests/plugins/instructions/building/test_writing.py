@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mmrec_bench.errors import StorageError
-from mmrec_bench.interfaces import WritingRequest, Written
+from mmrec_bench.teaching import WritingRequest, Written
 from mmrec_plugins.instructions.building.estimating import estimate
 from mmrec_plugins.instructions.building.journal import Journal, request_key
 from mmrec_plugins.instructions.building.outputs import read_folder, read_report
