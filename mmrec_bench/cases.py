@@ -120,5 +120,9 @@ def read_cases(record: Path, expected_hash: str) -> CaseTable:
     except KeyError as error:
         raise StorageError(f"{path} has no {error}; evaluate {run_id} again") from None
     if table.hash != expected_hash:
-        raise StorageError(f"{path} was changed after it was written: its hash does not match")
+        raise StorageError(
+            f"{path} is not what its record was made with: one of the two was changed, or a run "
+            f"was killed between writing them; `mmrec-bench evaluate {run_id}` writes both again "
+            "where the run's predictions are, else run it again"
+        )
     return table

@@ -70,6 +70,7 @@ def training_data(
         dataset=task.data.name,
         dataset_version=task.data.version,
         held_out=split.held_out,
+        mask_seen=config.protocol.mask_seen,
     )
 
 

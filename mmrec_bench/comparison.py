@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from mmrec_bench.cases import CaseTable, read_cases
 from mmrec_bench.errors import ProtocolError, StorageError
 from mmrec_bench.records import RunRecord, RunSpec, Stored
-from mmrec_bench.statistics import PairedTest, Spread, holm, paired_test, spread
+from mmrec_bench.resampling import flips_for
+from mmrec_bench.statistics import PairedTest, Spread, centre, holm, paired_tests, spread
 
 _MARKS = 4
 _MARK_LENGTH = 24
@@ -51,7 +52,7 @@ class Pair:
         a: title of the one.
         b: title of the other.
         test: paired over cases, seeds averaged.
-        p_holm: p_bootstrap corrected for all pairs of this metric.
+        p_holm: p_permutation corrected for all pairs of this metric.
         better: title of the better one, or None where the corrected p-value is not below the level.
     """
 
@@ -222,27 +223,25 @@ def compare(
         metrics: which; () = the first that all have.
         baseline: title of the group that the others are compared with; None = every pair.
         level: a corrected p-value below it is called a difference.
-        seed: of the bootstrap.
+        seed: of the resamples and flips.
 
     Raises:
-        StorageError: fewer than two groups, or a metric that a run has no per-case values of.
+        StorageError: fewer than two groups, a metric that a run has no per-case values of, or no
+            metric that all have.
     """
     if len(groups) < 2:
         raise StorageError(
             "nothing to compare: the runs are seeds of one model; name a run of another"
         )
-    names = tuple(metrics) or _shared(groups)[:1]
+    shared = _shared(groups)
+    names = tuple(metrics) or shared[:1]
+    if not names:
+        raise StorageError(
+            "no metric has per-case values in all of these runs; `mmrec-bench evaluate RUN_ID "
+            "--metrics NAME` measures another one"
+        )
     for name in names:
-        for group in groups:
-            if missing := [
-                record.run_id
-                for record, table in zip(group.records, group.cases, strict=True)
-                if name not in table.values
-            ]:
-                raise StorageError(
-                    f"{missing[0]} has no {name} of each case; run `mmrec-bench evaluate "
-                    f"{missing[0]} --metrics {name}`, or choose among {', '.join(_shared(groups))}"
-                )
+        _check_measured(groups, name, shared)
     spreads = {
         (name, group.title): spread(group.values(name)) for name in names for group in groups
     }
@@ -253,6 +252,35 @@ def compare(
         for pair in _pairs(ordered, name, baseline=baseline, level=level, seed=seed)
     ]
     return Comparison(tuple(ordered), names, spreads, tuple(pairs), len(groups[0].cases[0]))
+
+
+def _check_measured(groups: Sequence[Group], metric: str, shared: Sequence[str]) -> None:
+    """Check that all runs have the metric case by case.
+
+    Raises:
+        StorageError: says whether measuring again can help.
+    """
+    among = (
+        f"choose among {', '.join(shared)}"
+        if shared
+        else "these runs share no metric that has them"
+    )
+    members = [
+        (record, table)
+        for group in groups
+        for record, table in zip(group.records, group.cases, strict=True)
+    ]
+    lacking = [record for record, table in members if metric not in table.values]
+    if any(metric in record.metrics and not record.metrics[metric].n for record in lacking):
+        raise StorageError(
+            f"{metric} measures all lists at once and has no values of single cases to pair; "
+            f"{among}"
+        )
+    if lacking:
+        raise StorageError(
+            f"{lacking[0].run_id} has no {metric} of each case; run `mmrec-bench evaluate "
+            f"{lacking[0].run_id} --metrics {metric}`, or {among}"
+        )
 
 
 def _shared(groups: Sequence[Group]) -> tuple[str, ...]:
@@ -279,14 +307,18 @@ def _higher_is_better(group: Group, metric: str) -> bool:
 def _pairs(
     groups: Sequence[Group], metric: str, *, baseline: str | None, level: float, seed: int
 ) -> list[Pair]:
-    means = {group.title: group.values(metric).mean(axis=0) for group in groups}
+    means = {group.title: centre(group.values(metric)) for group in groups}
     chosen = [
         (a, b)
         for a, b in combinations(groups, 2)
         if baseline is None or baseline in (a.title, b.title)
     ]
-    tests = [paired_test(means[a.title], means[b.title], seed=seed) for a, b in chosen]
-    corrected = holm([test.p_bootstrap for test in tests])
+    tests = paired_tests(
+        [(means[a.title], means[b.title]) for a, b in chosen],
+        seed=seed,
+        flips=flips_for(len(chosen), level),
+    )
+    corrected = holm([test.p_permutation for test in tests])
     found = []
     for (a, b), test, p in zip(chosen, tests, corrected, strict=True):
         a_wins = (test.difference > 0) == _higher_is_better(a, metric)

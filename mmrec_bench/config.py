@@ -1,6 +1,7 @@
 """Settings: strict models beside each component, and the RunConfig that a command line builds."""
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -16,7 +17,10 @@ C = TypeVar("C", bound="ComponentConfig")
 class ComponentConfig(BaseModel):
     """Base of every component's options: typed, immutable, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    # An infinity and a NaN would be one and the same null in a spec's JSON, and so one run.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 def operational(default: Any, **field: Any) -> Any:  # noqa: ANN401 - as pydantic's own Field
@@ -237,6 +241,9 @@ def build_config(cls: type[C], values: Mapping[str, Any], where: str) -> C:
     Raises:
         ConfigError: an unknown key or a value of the wrong type.
     """
+    odd = [key for key in values if not isinstance(key, str)]
+    if odd:
+        raise ConfigError(f"{where or 'configuration'}: the key {odd[0]!r} is no name of an option")
     try:
         return cls(**values)
     except ValidationError as error:
@@ -270,18 +277,43 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
+    value: int = loader.construct_yaml_int(node)
+    if abs(value) > sys.float_info.max:  # neither a float can hold it nor a message print it
+        raise ValueError("a whole number of more than 300 digits")
+    return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+
+
+def _load(text: str, what: str) -> Any:  # noqa: ANN401 - whatever YAML holds
+    """Read YAML.
+
+    Raises:
+        yaml.YAMLError: it is none.
+        ConfigError: it is, but holds a date or a number that cannot be, or is nested too deeply.
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except RecursionError:
+        raise ConfigError(f"{what} is nested too deeply") from None
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"{what} holds what cannot be read: {error}") from None
+
+
 def parse_override(text: str) -> tuple[str, str, Any]:
     """Split `section.key=value`; the value is read as YAML, so 3, true, [a, b] are typed.
 
     Raises:
-        ConfigError: not of that form.
+        ConfigError: not of that form, or a value that cannot be.
     """
     name, equals, value = text.partition("=")
     section, dot, key = name.strip().partition(".")
     if not (equals and dot and section and key):
         raise ConfigError(f"option {text!r} is not of the form section.key=value")
     try:
-        return section, key, yaml.load(value, _Loader)  # noqa: S506 - a SafeLoader
+        return section, key, _load(value, f"option {section}.{key}")
     except yaml.YAMLError:
         return section, key, value
 
@@ -295,22 +327,42 @@ def merge_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
             raise ConfigError(
                 f"unknown section {section!r} in {text!r}{did_you_mean(section, SECTIONS)}"
             )
-        old = merged.get(section)
-        if old is None and section in COMPONENTS:
-            default = RunConfig.model_fields[section].get_default()
-            old = getattr(default, "name", None)
-        merged[section] = {**({"name": old} if isinstance(old, str) else old or {}), key: value}
+        merged[section] = {**section_options(merged, section), key: value}
     return merged
+
+
+def section_options(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """Return a section of a configuration as a mapping, so that something can be laid over it.
+
+    A component that is not there is its default, and its options stand beside its `name`.
+
+    Raises:
+        ConfigError: it is neither a name nor a mapping.
+    """
+    old = values.get(section)
+    if old is None and section in COMPONENTS:
+        old = getattr(RunConfig.model_fields[section].get_default(), "name", None)
+    if isinstance(old, str) and section in COMPONENTS:
+        return {"name": old}
+    if old is None:
+        return {}
+    if not isinstance(old, Mapping):
+        what = "a name or a mapping" if section in COMPONENTS else "a mapping"
+        raise ConfigError(f"{section} is {old!r}, expected {what} of options")
+    options = dict(old)
+    if section in COMPONENTS and isinstance(options.get("options"), Mapping):
+        options |= options.pop("options")
+    return options
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a configuration file: a mapping of sections.
 
     Raises:
-        ConfigError: missing, not YAML, or not a mapping.
+        ConfigError: missing, not YAML, not a mapping, or a value that cannot be.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+        data = _load(path.read_text(encoding="utf-8"), f"configuration {path}")
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"cannot read configuration {path}: {reason}") from None

@@ -12,6 +12,7 @@ from mmrec_bench.files import atomic_write
 from mmrec_bench.planning import PlannedRun, registry_of
 from mmrec_bench.plugins import Plugins
 from mmrec_bench.records import now
+from mmrec_bench.registry import NAME_RULE, is_name
 from mmrec_bench.selection import Selection
 from mmrec_bench.spaces import as_text
 from mmrec_bench.tables import number
@@ -21,9 +22,14 @@ def default_path(config: RunConfig) -> Path:
     """Return configs/<dataset>/<model>.yaml, where the settings of a published row lie.
 
     A data set that a general loader reads goes by the label that it was given.
+
+    Raises:
+        ConfigError: the label is no name of a folder.
     """
     label = config.dataset.options.get("label") or config.dataset.name
-    return Path("configs") / str(label) / f"{config.model.name}.yaml"
+    if not is_name(label):
+        raise ConfigError(f"dataset.label is {label!r}, expected {NAME_RULE}")
+    return Path("configs") / label / f"{config.model.name}.yaml"
 
 
 def check_writable(path: Path, *, force: bool) -> None:

@@ -46,7 +46,7 @@ _UNREADABLE = (
 )
 
 
-def atomic_write(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes | memoryview) -> None:
     """Write a file that is, at every moment, the old one or the new one as a whole.
 
     A temporary file beside it is written, synced and renamed, and the folder is synced, so that

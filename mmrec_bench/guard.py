@@ -1,7 +1,7 @@
 """The seam to plugins' code: whatever it raises becomes one PluginError that says whose it is.
 
 Errors made on purpose (`MMRecError`) and a full disk pass through as they are. The only broad
-`except` of the package is here.
+`except` that keeps an error is here.
 """
 
 import errno
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from mmrec_bench.errors import MMRecError, PluginError
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
-"""Faults of the disk, which are nobody's code's."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A disk without room, which is nobody's code's fault."""
 
 _LONGEST = 300
 _MACHINERY = frozenset({"importlib", "mmrec_bench", "pluggy"})
@@ -60,7 +60,9 @@ def blaming(what: str, *, owner: object = None) -> Iterator[None]:
     except MMRecError:
         raise
     except (Exception, SystemExit) as error:
-        if isinstance(error, OSError) and error.errno in (*DISK_ERRORS, errno.EPIPE):
+        # A broken pipe is not ours to pass on: it would end the program as if our own reader had
+        # gone, without a word.
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
         raise PluginError(f"{what}: {explain(error, owner)}") from error
 

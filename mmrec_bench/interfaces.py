@@ -20,7 +20,6 @@ from mmrec_bench.types import (
     Interactions,
     Item,
     Measurement,
-    Message,
     Outcomes,
     Queries,
     Query,
@@ -189,6 +188,8 @@ class TrainingData:
         tested_on: name of the data set that is tested on, where it is another one.
         held_out: users and items that nothing may be learned from: a model that draws negatives of
             its own draws none of these items; None = nothing is held out.
+        mask_seen: the protocol's: True = what a user took before is left out of a whole catalog's
+            ranking and is no target; False = it can be one.
     """
 
     interactions: Interactions
@@ -209,6 +210,7 @@ class TrainingData:
     dataset_version: str = ""
     tested_on: str = ""
     held_out: HeldOut | None = None
+    mask_seen: bool = True
 
     @property
     def n_items(self) -> int:
@@ -354,55 +356,6 @@ class EstimatesCost(Protocol):
 
     def estimate(self, data: TrainingData, queries: Queries) -> dict[str, str | int | float]:
         """Return tokens and cost that `score(queries)` would take, without asking anything."""
-        ...
-
-
-@dataclass(frozen=True)
-class WritingRequest:
-    """One text that a teacher shall write.
-
-    Attributes:
-        messages: what is asked, with pictures as `Image` parts.
-        schema: JSON schema of the answer; None = plain text.
-        draft: what rules alone would answer; the teacher `template` returns it.
-        max_tokens: of the answer.
-    """
-
-    messages: tuple[Message, ...]
-    schema: Mapping[str, Any] | None
-    draft: str
-    max_tokens: int = 256
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a teacher wrote for one request.
-
-    Attributes:
-        text: the answer, "" where there is none.
-        refused: the teacher declined.
-        prompt_tokens: tokens read; 0 where nobody counts.
-        answer_tokens: tokens written.
-        cost: US dollars; NaN = not known.
-    """
-
-    text: str
-    refused: bool = False
-    prompt_tokens: int = 0
-    answer_tokens: int = 0
-    cost: float = 0.0
-
-
-@runtime_checkable
-class Teacher(Protocol):
-    """Writes the answers of an instruction corpus."""
-
-    def write(self, requests: Sequence[WritingRequest]) -> list[Written]:
-        """Answer each request, in order; a killed call asks nothing twice where answers cost."""
-        ...
-
-    def fingerprint(self) -> str:
-        """Name what the answers depend on: model and revision, weights, settings."""
         ...
 
 

@@ -10,18 +10,21 @@ import numpy as np
 
 from mmrec_bench import guard, planning
 from mmrec_bench.asking import announce, ask
-from mmrec_bench.collecting import training_data
+from mmrec_bench.collecting import metric_vectors, training_data
 from mmrec_bench.config import RunConfig
 from mmrec_bench.errors import ConfigError, ModelError
-from mmrec_bench.evaluation import BLOCK, concat, rank
+from mmrec_bench.evaluation import BLOCK, concat, measurements, rank
 from mmrec_bench.interfaces import AsksAhead, Metric, Recommender, TrainingData
 from mmrec_bench.planning import PlannedRun, Task, Workspace
 from mmrec_bench.plugins import Plugins
 from mmrec_bench.spaces import Scalar, Space, with_settings
-from mmrec_bench.types import Outcomes, Queries, Scores, Split
+from mmrec_bench.types import FloatArray, Outcomes, Queries, Scores, Split
 
 DEFAULT_METRIC = "ndcg@10"
 """What `TrainingData.validate_by` gives, and what the models stop early by."""
+
+_FEW_CASES = 1000
+"""Looked at before any fit, to see whether a metric can be measured."""
 
 Measure = Callable[[Callable[[Queries], Scores]], float]
 """A function that scores queries -> the metric over all validation cases."""
@@ -71,6 +74,8 @@ class Objective:
                 f"{self._learned.data.name} has no validation case under this protocol, and nothing"
                 " else may choose; give it a share, e.g. -o protocol.ratios=[0.8,0.1,0.1]"
             )
+        catalog = self._learned.split.catalog
+        self._vectors = metric_vectors([self.metric], catalog, plugins, task.config)
 
     @property
     def _learned(self) -> Task:
@@ -142,7 +147,34 @@ class Objective:
     def _measure(self, data: TrainingData) -> Measure:
         if self.search.metric == DEFAULT_METRIC:
             return data.validate_by
-        return lambda score: measure_by(self.metric, score, self._learned.split)
+        return self._measure_all
+
+    def _measure_all(self, score: Callable[[Queries], Scores]) -> float:
+        return measure_by(self.metric, score, self._learned.split, self._vectors)
+
+    def check_metric(self) -> None:
+        """Measure scores drawn by chance: a metric that cannot choose is told before any fit.
+
+        Raises:
+            ConfigError: the metric lacks what it needs, or is undefined on all validation cases.
+            PluginError: it fails.
+        """
+        split, rng = self._learned.split, np.random.default_rng(0)
+        cases, n_items = split.validation, len(split.catalog)
+
+        def drawn(queries: Queries) -> Scores:
+            listed = queries.candidates
+            shape = (len(queries), n_items) if listed is None else listed.shape
+            return Scores(rng.random(shape, np.float32))
+
+        for n in (min(_FEW_CASES, len(cases)), len(cases)):  # nearly always the few will do
+            some = replace(split, validation=cases.take(np.arange(n)))
+            if math.isfinite(measure_by(self.metric, drawn, some, self._vectors)):
+                return
+        raise ConfigError(
+            f"{self.search.metric} is undefined on all {len(cases)} validation cases, whatever "
+            "their scores are; choose by another --metric"
+        )
 
 
 def fit_and_measure(
@@ -163,13 +195,22 @@ def fit_and_measure(
     return float(value)
 
 
-def measure_by(metric: Metric, score: Callable[[Queries], Scores], split: Split) -> float:
+def measure_by(
+    metric: Metric,
+    score: Callable[[Queries], Scores],
+    split: Split,
+    vectors: Mapping[str, FloatArray],
+) -> float:
     """Return any metric over all validation cases, scored in blocks.
 
     Args:
-        metric: looks at ranks, catalog and item counts; there are no answers' texts.
+        metric: looks at anything but answers' texts, of which there are none.
         score: gives (b, C) for b queries, or (b, N) for the whole catalog.
         split: whose validation cases are asked.
+        vectors: those that the metric asks for; see `Outcomes`.
+
+    Raises:
+        PluginError: the metric fails.
     """
     cases, candidates = split.validation, split.validation.queries.candidates
     width = len(split.catalog) if candidates is None else candidates.shape[1]
@@ -179,4 +220,11 @@ def measure_by(metric: Metric, score: Callable[[Queries], Scores], split: Split)
         block = cases.take(np.arange(start, min(start + step, len(cases))))
         blocks.append(rank(score(block.queries).values, block))
     counts = np.bincount(split.train.item, minlength=len(split.catalog))
-    return metric.measure(Outcomes(concat(blocks), split.catalog, counts)).value
+    outcomes = Outcomes(
+        concat(blocks),
+        split.catalog,
+        counts,
+        histories=cases.queries.history,
+        vectors=vectors,
+    )
+    return measurements([metric], outcomes)[metric.name].value

@@ -135,10 +135,10 @@ def _register(plugins: Plugins, module: object, name: str, owner: str, mark: str
             plugins.manager.register(module, name=name)
             plugins.manager.check_pending()
             entries = [(kind, entry) for kind in KINDS for entry in _entries(plugins, module, kind)]
-        for i, (kind, entry) in enumerate(entries):
-            plugins[kind].check(entry, owner)
-            if any(entry.name == other.name for k, other in entries[:i] if k == kind):
-                raise PluginError(f"registers the {kind} name {entry.name!r} twice")
+            for i, (kind, entry) in enumerate(entries):
+                plugins[kind].check(entry, owner)
+                if any(entry.name == other.name for k, other in entries[:i] if k == kind):
+                    raise PluginError(f"registers the {kind} name {entry.name!r} twice")
     except PluginError:
         if plugins.manager.has_plugin(name):
             plugins.manager.unregister(name=name)

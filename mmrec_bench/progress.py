@@ -9,6 +9,7 @@ Recommenders and encoders report through `progress` and need not know where it g
 Whoever wants to follow in code listens with `listening`, whatever is shown.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -147,8 +148,7 @@ class _HeardBar:
     def advance(self, n: int = 1, **facts: float | str) -> None:
         self.bar.advance(n, **facts)
         tally = self.tally
-        values = {key: float(v) for key, v in facts.items() if not isinstance(v, str)}
-        report = Report(tally.title, tally.done, tally.total, tally.unit, values)
+        report = Report(tally.title, tally.done, tally.total, tally.unit, _numbers(facts))
         for listener in self.listeners:
             listener(report)
 
@@ -167,6 +167,17 @@ class Notices(logging.StreamHandler[TextIO]):
     @stream.setter
     def stream(self, value: TextIO) -> None:
         """Keep following `sys.stderr`."""
+
+
+def _numbers(facts: dict[str, float | str]) -> dict[str, float]:
+    """Return the facts that are numbers; what else a plugin shows is no business of a listener."""
+    found = {}
+    for key, value in facts.items():
+        if not isinstance(value, str):
+            # Any object may come from a plugin: nothing, a tensor of one number, one of many.
+            with contextlib.suppress(TypeError, ValueError, OverflowError, RuntimeError):
+                found[key] = float(value)
+    return found
 
 
 def _short(rate: float) -> str:

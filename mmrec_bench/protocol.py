@@ -5,6 +5,7 @@ masks and candidate sets, and last the numbers of users and items. Each step dra
 stream of the data seed, and in an order that a loader's numbering does not change.
 """
 
+from collections.abc import Sized
 from typing import NamedTuple
 
 import numpy as np
@@ -83,34 +84,18 @@ def make_split(
             file does not fit, or masking would remove a target.
     """
     ready = prepare(data.interactions, data.users, data.catalog.items, config)
-    rows, n_users = ready.interactions, len(ready.users)
-    part = assign_parts(rows, n_users, config)
+    rows = ready.interactions
+    part = assign_parts(rows, len(ready.users), config)
     withheld = Withheld.choose(ready, config, transfer)
     train = rows.take(withheld.learned(rows, part, TRAIN))
-    shots = None if transfer is None else transfer.shots
     validation = _cases(ready, part, VALIDATION, config, withheld, None)
+    shots = None if transfer is None else transfer.shots
     test = _cases(ready, part, TEST, config, withheld, shots)
-    for name, size in (("train interaction", len(train)), ("test case", len(test.user))):
-        if not size:
-            held_out = "" if transfer is None else f" and transfer.hold_out={transfer.hold_out}"
-            other = " or raise transfer.share" if held_out else ""
-            raise ProtocolError(
-                f"{data.name} has no {name} under split={config.split}{held_out}: {len(rows)} "
-                f"interactions of {n_users} users are left after the filter; change split, ratios "
-                f"or k_core{other}"
-            )
+    _check_sizes(
+        data, ready, {"train interaction": train, "test case": test.user}, config, transfer
+    )
     _check_masks(data, ready, {"validation": validation, "test": test})
     sets = _draw(data, ready, part, (validation, test), config, withheld)
-    user_ids = [data.users[i] for i in ready.users.tolist()]
-    item_ids = [data.catalog.items[i] for i in ready.items.tolist()]
-    digest = ""
-    if sets is not None:
-        pairs = zip((validation, test), sets, strict=True)
-        digest = hash_candidates([(p.user, p.targets, s) for p, s in pairs], user_ids, item_ids)
-    counts = {
-        **_counts(ready, part, train, validation, test),
-        **withheld.counts(rows, part),
-    }
     new_user, new_item = _numbers(ready, config)
     own_users, own_items = np.argsort(new_user), np.argsort(new_item)
     return Split(
@@ -119,8 +104,8 @@ def make_split(
         train=_renumbered_rows(train, new_user, new_item),
         validation=_renumbered(validation, sets and sets[0], new_user, new_item),
         test=_renumbered(test, sets and sets[1], new_user, new_item),
-        counts=counts,
-        candidates_hash=digest,
+        counts=_counts(ready, part, train, validation, test) | withheld.counts(rows, part),
+        candidates_hash=_hash(data, ready, (validation, test), sets),
         held_out=withheld.renumbered(data, ready, new_user, new_item),
     )
 
@@ -175,6 +160,24 @@ def _masked(
     return unique_items(users, items, n_users, n_items).take(user)
 
 
+def _check_sizes(
+    data: RecData,
+    ready: Prepared,
+    needed: dict[str, Sized],
+    config: ProtocolConfig,
+    transfer: TransferConfig | None,
+) -> None:
+    for name, part in needed.items():
+        if not len(part):
+            held_out = "" if transfer is None else f" and transfer.hold_out={transfer.hold_out}"
+            other = " or raise transfer.share" if held_out else ""
+            raise ProtocolError(
+                f"{data.name} has no {name} under split={config.split}{held_out}: "
+                f"{len(ready.interactions)} interactions of {len(ready.users)} users are left "
+                f"after the filter; change split, ratios or k_core{other}"
+            )
+
+
 def _check_masks(data: RecData, ready: Prepared, parts: dict[str, _Part]) -> None:
     n_items = len(ready.items)
     for name, cases in parts.items():
@@ -226,6 +229,21 @@ def _draw(
         # Sorted first, so that the shown order does not depend on how a set came about.
         drawn.append(rng.permuted(np.sort(sets, axis=1), axis=1))
     return drawn[0], drawn[1]
+
+
+def _hash(
+    data: RecData,
+    ready: Prepared,
+    parts: tuple[_Part, _Part],
+    sets: tuple[Int32Array, Int32Array] | None,
+) -> str:
+    """Return the hash of the candidate sets; "" for the whole catalog."""
+    if sets is None:
+        return ""
+    users = [data.users[i] for i in ready.users.tolist()]
+    items = [data.catalog.items[i] for i in ready.items.tolist()]
+    drawn = [(p.user, p.targets, s) for p, s in zip(parts, sets, strict=True)]
+    return hash_candidates(drawn, users, items)
 
 
 def _weights(

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names are folders below results and cache, so that they hold no separator."""
 
+NAME_RULE = "letters, digits, '.', '_' and '-' alone, a letter or digit first"
+"""What `is_name` asks for, in words."""
+
+
+def is_name(value: object) -> bool:
+    """Say whether a value can be the name of a component or a data set, and so of a folder."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
@@ -77,11 +85,13 @@ class Registry:
         """Raise PluginError when the entry is malformed or its name has an owner already."""
         if not isinstance(entry, Entry):
             raise PluginError(f"{owner} registered {entry!r} as a {self.kind}, expected an Entry")
-        if not isinstance(entry.name, str) or not _NAME.fullmatch(entry.name):
+        if not is_name(entry.name):
             raise PluginError(
                 f"{owner} registered a {self.kind} under the name {entry.name!r}, expected "
-                "letters, digits, '.', '_' and '-' alone"
+                f"{NAME_RULE}"
             )
+        if (odd := _odd_part(entry)) is not None:
+            raise PluginError(f"{owner}: {self.kind} {entry.name!r} has {odd}")
         if entry.target.count(":") != 1:
             raise PluginError(
                 f"{owner}: {self.kind} {entry.name!r} has target {entry.target!r}, "
@@ -164,6 +174,29 @@ class Registry:
         cls = self.load(name)
         with guard.calling(self.kind, name, cls, "construction"):
             return cls(config)
+
+
+def _odd_part(entry: Entry) -> str | None:
+    """Say which part of an entry is of another type than it says; None where all are well."""
+    options = isinstance(entry.options, Mapping) and all(isinstance(k, str) for k in entry.options)
+    baselines = isinstance(entry.baselines, tuple | list) and all(
+        isinstance(one, Baseline)
+        and isinstance(one.name, str)
+        and isinstance(one.inherits, tuple | list)
+        and all(isinstance(name, str) for name in one.inherits)
+        for one in entry.baselines
+    )
+    checks = {
+        "target": (isinstance(entry.target, str), "a string"),
+        "summary": (isinstance(entry.summary, str), "a string"),
+        "options": (options, "a mapping of names to values"),
+        "extra": (entry.extra is None or isinstance(entry.extra, str), "a string or None"),
+        "baselines": (baselines, "a tuple of Baseline"),
+    }
+    for name, (fits, expected) in checks.items():
+        if not fits:
+            return f"{name} {getattr(entry, name)!r}, expected {expected}"
+    return None
 
 
 def split_cutoff(name: str) -> tuple[str, dict[str, int]]:

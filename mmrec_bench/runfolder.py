@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self, get_args
 
-from mmrec_bench.cases import CaseTable, write_cases
+from mmrec_bench.cases import CaseTable, cases_path, write_cases
 from mmrec_bench.config import RunConfig
 from mmrec_bench.errors import StorageError
 from mmrec_bench.evaluation import Interval as MeasuredInterval
@@ -94,9 +94,10 @@ class RunFolder:
         folder.path.mkdir(parents=True, exist_ok=True)
         with locked(folder.path, on_wait=lambda who: _say_waiting(folder.path, who)):
             folder.sweep()
-            folder.check_spec()
             if fresh:
                 folder.clear()
+            else:
+                folder.check_spec()
             request = {
                 "config": config.model_dump(mode="json"),
                 "data_root": str(data_root.absolute()),
@@ -111,7 +112,8 @@ class RunFolder:
         for place in (self.path, self.scratch, self.predictions):
             remove_temporary(place)
         record = record_path(self.results, self.spec)
-        remove_temporary(record.parent, of=record.name)
+        for path in (record, cases_path(record)):
+            remove_temporary(path.parent, of=path.name)
         shutil.rmtree(self.draft, ignore_errors=True)
 
     def check_spec(self) -> None:
@@ -239,16 +241,7 @@ def make_record(
     score_seconds, n_scored = folder.score_time()
     peak_memory, versions = folder.machine()
     answers = predictions.answers
-    metrics = {
-        name: Interval(
-            value=finite(one.value),
-            n=one.n,
-            low=finite(one.low),
-            high=finite(one.high),
-            higher_is_better=better[name],
-        )
-        for name, one in intervals.items()
-    }
+    metrics = {name: _interval(one, better[name]) for name, one in intervals.items()}
     counts = {**split.counts, "n_cases": len(split.test), **_answer_counts(answers)}
     candidates = split.test.queries.candidates
     n_shown = 0 if candidates is None else candidates.shape[1]
@@ -273,6 +266,16 @@ def make_record(
         digest=digest(spec, counts, metrics),
         cases=cases,
         positions={} if predictions.shown is None else by_position(predictions.shown, n_shown),
+    )
+
+
+def _interval(one: MeasuredInterval, higher_is_better: bool) -> Interval:
+    return Interval(
+        value=finite(one.value),
+        n=one.n,
+        low=finite(one.low),
+        high=finite(one.high),
+        higher_is_better=higher_is_better,
     )
 
 

@@ -3,9 +3,8 @@
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,14 +13,9 @@ from mmrec_bench import guard, protocol, transfer
 from mmrec_bench.asking import announce, ask, score_in_orders, shown_orders
 from mmrec_bench.cases import case_table
 from mmrec_bench.collecting import training_data
-from mmrec_bench.config import Component, Images, RunConfig
-from mmrec_bench.errors import ConfigError, MMRecError, PluginError, StorageError
-from mmrec_bench.evaluation import (
-    STRICT,
-    intervals,
-    only_valid,
-    rank,
-)
+from mmrec_bench.config import Component, RunConfig
+from mmrec_bench.errors import ConfigError, MMRecError, PluginError
+from mmrec_bench.evaluation import STRICT, intervals, only_valid, rank
 from mmrec_bench.interfaces import (
     AsksAhead,
     EstimatesCost,
@@ -36,12 +30,13 @@ from mmrec_bench.measuring import measure_each, vectors_for
 from mmrec_bench.observers import observed
 from mmrec_bench.paths import use_data_root
 from mmrec_bench.permutations import show
-from mmrec_bench.planning import PlannedRun, Task, Workspace, build_metrics, plan_one
+from mmrec_bench.planning import PlannedRun, Task, Workspace, build_metrics
 from mmrec_bench.plugins import Plugins
 from mmrec_bench.predictions import PredictionStore
 from mmrec_bench.progress import progress
-from mmrec_bench.records import DatasetSpec, RunRecord, RunSpec
-from mmrec_bench.runfolder import RunFolder, make_record, read_request
+from mmrec_bench.records import RunRecord, RunSpec
+from mmrec_bench.registry import NAME_RULE, is_name
+from mmrec_bench.runfolder import RunFolder, make_record
 from mmrec_bench.types import Measurement, Outcomes, RecData
 
 log = logging.getLogger("mmrec_bench")
@@ -114,6 +109,11 @@ def _divide(
         found = type(data).__name__
         raise PluginError(
             f"dataset {component.name!r} of {owned.owner} loaded {found}, expected RecData"
+        )
+    if not is_name(data.name):  # records and studies lie in folders of this name
+        raise ConfigError(
+            f"dataset {component.name!r} of {owned.owner} goes by the name {data.name!r}, expected "
+            f"{NAME_RULE}"
         )
     if owned.mark:
         data = replace(data, version=f"{data.version}+{owned.mark}")
@@ -280,69 +280,6 @@ def _facts(recommender: Recommender, name: str) -> dict[str, str | int | float]:
         return {}
     with guard.calling("model", name, recommender, "facts"):
         return recommender.facts()
-
-
-def evaluate(
-    run_id: str,
-    results: Path,
-    metrics: tuple[str, ...] | None,
-    data_root: Path | None,
-    plugins: Plugins,
-) -> FinishedRun:
-    """Measure the stored predictions of a finished run again; loads no model.
-
-    Raises:
-        StorageError: no such run, unfinished, or the data set has changed since.
-    """
-    request = read_request(results, run_id)
-    config = request.config.model_copy(update={"metrics": metrics or request.config.metrics})
-    workspace = Workspace(results, data_root or request.data_root)
-    built = build_metrics(config.metrics, plugins)
-    task = prepare(config, workspace, plugins)
-    found = DatasetSpec(name=task.data.name, version=task.data.version)
-    if found != request.spec.dataset or task.split.candidates_hash != request.spec.candidates_hash:
-        raise StorageError(
-            f"{run_id} ran on {request.spec.dataset.name} {request.spec.dataset.version[:12]}, but "
-            f"{workspace.data_root} now gives {found.name} {found.version[:12]}: other cases"
-        )
-    if task.transfer_spec() != request.spec.transfer:
-        raise StorageError(
-            f"{run_id} ran with {request.spec.transfer}, but {workspace.data_root} now gives "
-            f"{task.transfer_spec()}: another source, or other users and items held out"
-        )
-    with RunFolder.claim(results, request.spec, config, workspace.data_root) as folder:
-        store = open_store(folder, request.spec, task)
-        if missing := len(store.missing()):
-            raise StorageError(
-                f"{run_id} is unfinished: {missing} of {len(task.split.test)} cases have no "
-                "prediction; run the same command again to go on"
-            )
-        return finish(request.spec, task, built, folder, store, plugins)
-
-
-def ablate(
-    run_id: str, workspace: Workspace, modes: Sequence[Images], plugins: Plugins
-) -> list[FinishedRun]:
-    """Repeat a run, fitting included, with each kind of pictures, on the same cases.
-
-    Returns:
-        One finished run for each of `modes`; those that were run before are only measured.
-
-    Raises:
-        StorageError: no such run here.
-        ConfigError: the run's model is shown no pictures.
-    """
-    request = read_request(workspace.results, run_id)
-    task = prepare(request.config, workspace, plugins)
-    finished = []
-    for mode in modes:
-        log.info("%s with images=%s", request.spec.model.name, mode)
-        config = request.config.model_copy(update={"images": mode})
-        planned = plan_one(replace(task, config=config), config.model, workspace, plugins)
-        if planned.spec.images != mode:
-            raise ConfigError(f"{request.spec.model.name} is shown no pictures: nothing to ablate")
-        finished.append(run(planned, task, workspace, plugins))
-    return finished
 
 
 def finish(

@@ -6,9 +6,13 @@ Not to be confused with tuning a language model's weights, which is a fit like a
 import gc
 import logging
 import math
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ import numpy as np
 
 from mmrec_bench import planning
 from mmrec_bench.config import ComponentConfig, RunConfig
-from mmrec_bench.errors import ConfigError, MMRecError, ModelError, PluginError, StorageError
+from mmrec_bench.errors import ConfigError, MMRecError, ModelError, PluginError
 from mmrec_bench.objective import Objective, Search
 from mmrec_bench.observers import observed
 from mmrec_bench.planning import PlannedRun, Task, Workspace
@@ -122,10 +126,14 @@ def select(task: Task, search: Search, workspace: Workspace, plugins: Plugins) -
     better = objective.higher_is_better
     folder = workspace.results / "tuning" / study_id(planned.spec, search)
     objective.training_data(planned)  # what every trial lacks is told before the first
+    objective.check_metric()
     start = own_settings(planned, search.space, plugins)
-    with Study.open(
-        folder, search.space, seed=search.seed, higher_is_better=better, start=start
-    ) as study:
+    with (
+        _ended_by_sigterm(),
+        Study.open(
+            folder, search.space, seed=search.seed, higher_is_better=better, start=start
+        ) as study,
+    ):
         log.info("study %s: %s on %d validation cases", folder, search.metric, objective.n_cases)
         deadline = math.inf if search.timeout is None else time.monotonic() + search.timeout
         while time.monotonic() < deadline:
@@ -147,6 +155,39 @@ def select(task: Task, search: Search, workspace: Workspace, plugins: Plugins) -
         own=next((one for one in trials if one.settings == start), None),
         planned=objective.plan(best.settings),
     )
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: as Ctrl-C, no plugin's code takes it for a fault of its own."""
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM put back what runs, and end the process by it all the same.
+
+    A machine that is taken away says so with SIGTERM; its trial has not died of what it does.
+    """
+    default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not default or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    own = os.getpid()
+
+    def stop(number: int, _: object) -> None:
+        if os.getpid() == own:
+            raise _Terminated
+        signal.signal(number, signal.SIG_DFL)  # a forked child, which has nothing to put back
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except _Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(own, signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def own_settings(planned: PlannedRun, space: Space, plugins: Plugins) -> dict[str, Scalar] | None:
@@ -172,7 +213,8 @@ def own_settings(planned: PlannedRun, space: Space, plugins: Plugins) -> dict[st
 def _run_trial(claim: Claim, study: Study, objective: Objective) -> None:
     """Try one setting; what a model or the memory cannot do is a failed trial.
 
-    A process that is stopped leaves the trial to whoever comes next.
+    A process that is stopped, or meets a fault that is not of the setting, leaves the trial to
+    whoever comes next.
     """
     started = time.monotonic()
     name = f"trial {claim.number + 1}/{objective.search.n_trials}"
@@ -180,14 +222,15 @@ def _run_trial(claim: Claim, study: Study, objective: Objective) -> None:
     log.info("%s: %s", name, shown)
     try:
         _fit_trial(claim, study, objective, name)
-    except (KeyboardInterrupt, StorageError):
+    except (KeyboardInterrupt, OSError):
         study.put_back(claim)
         raise
     except MMRecError as error:
+        if not _of_a_setting(error):  # to be tried when the code or the disk is mended
+            study.put_back(claim)
+            raise
         reason = _reason(error)
         study.fail(claim, reason, seconds=time.monotonic() - started)
-        if not _of_a_setting(error):
-            raise
         log.warning("%s failed: %s", name, reason)
     finally:
         claim.release()

@@ -224,14 +224,21 @@ def _range(key: str, value: Mapping[str, Any], kinds: set[type]) -> Range:
             numbers[name] = None if raw is None else float(raw)
         except (TypeError, ValueError):
             raise ConfigError(f"{key}: {name} is {raw!r}, not a number") from None
+        except OverflowError:
+            raise ConfigError(f"{key}: {name} is larger than any number may be") from None
     low, high, step = numbers["low"], numbers["high"], numbers["step"]
-    log, whole = bool(value.get("log")), float not in kinds
+    log, whole = value.get("log"), float not in kinds
+    log = False if log is None else log
+    if not isinstance(log, bool):  # `no` and `off` are words here, see `config`
+        raise ConfigError(f"{key}: log is {log!r}, expected true or false")
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         raise ConfigError(f"{key}: the range from {low} to {high} needs two finite ends")
     if not low < high:
         raise ConfigError(f"{key}: the range from {low:g} to {high:g} is empty or a single value")
     if log and (low <= 0 or step is not None):
         raise ConfigError(f"{key}: a log range begins above 0 and has no step")
+    if not math.isfinite((high - low) / (step or 1)):
+        raise ConfigError(f"{key}: the range from {low:g} to {high:g} has too many values")
     if step is not None and not 0 < step <= high - low:
         raise ConfigError(f"{key}: the step {step:g} does not fit between {low:g} and {high:g}")
     if whole and any(number is not None and number % 1 for number in (low, high, step)):

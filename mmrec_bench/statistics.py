@@ -1,8 +1,9 @@
 """How sure a difference between two runs is: paired over the same cases, corrected for many tests.
 
-Letters: B cases, R resamples.
+Letters: B cases, P pairs of runs, R resamples or flips.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,15 +11,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrec_bench.resampling import (
+    RESAMPLES,
+    ends,
+    flip_p_values,
+    least_p,
+    resampled_means,
+)
+
 if TYPE_CHECKING:
     from mmrec_bench.types import Int64Array
 
 Float64Array = NDArray[np.float64]
 
-RESAMPLES = 10_000
-LEVEL = 0.95
+_ALL_RANKS = 100
+"""So many differing cases at most have the exact distribution of their signed ranks."""
+
+_ROUNDING = 1e-12
+"""Values closer than this share of their size, or of 1, differ by rounding alone."""
+
 _BLOCK = 1 << 22
-"""Numbers drawn at a time."""
+"""Numbers held at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +41,12 @@ class PairedTest:
     Attributes:
         n: cases.
         difference: mean of a - b.
-        low: lower end of its 95 % bootstrap interval.
+        low: lower end of its 95 % percentile bootstrap interval; NaN with fewer than 2 cases.
         high: upper end.
-        p_bootstrap: two-sided, of the centred bootstrap; at least 1 / (R + 1).
+        p_permutation: two-sided, of the sign-flip permutation test; the one that decides.
+        p_least: the smallest p_permutation that so many differing cases and flips can give.
+        p_bootstrap: two-sided, of the centred bootstrap, at least 1 / (R + 1); too small where
+            cases are few. NaN with fewer than 2 cases.
         p_wilcoxon: two-sided, of the signed-rank test; 1 where no case differs.
         effect: Cohen's d_z, the mean over the standard deviation of the differences (Lakens,
             Frontiers in Psychology 2013, equation 6); NaN where they do not vary.
@@ -45,6 +61,8 @@ class PairedTest:
     difference: float
     low: float
     high: float
+    p_permutation: float
+    p_least: float
     p_bootstrap: float
     p_wilcoxon: float
     effect: float
@@ -55,48 +73,90 @@ class PairedTest:
 
 
 def paired_test(
-    a: Float64Array, b: Float64Array, *, seed: int = 0, resamples: int = RESAMPLES
+    a: Float64Array, b: Float64Array, *, seed: int = 0, flips: int = RESAMPLES
 ) -> PairedTest:
-    """Compare two runs case by case.
+    """Compare two runs case by case; see `paired_tests`."""
+    return paired_tests([(a, b)], seed=seed, flips=flips)[0]
+
+
+def paired_tests(
+    pairs: Sequence[tuple[Float64Array, Float64Array]], *, seed: int = 0, flips: int = RESAMPLES
+) -> list[PairedTest]:
+    """Compare pairs of runs case by case; all pairs share the resamples and the flips.
 
     The bootstrap resamples cases (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
     chapters 13 and 16); its p-value is the share of resampled means that lie farther from the
-    observed difference than that lies from 0. The Wilcoxon signed-rank test leaves out cases
-    without a difference, as Wilcoxon did (Biometrics Bulletin 1945).
+    observed difference than that lies from 0. The permutation test is that of `flip_p_values`.
+    The Wilcoxon signed-rank test leaves out cases without a difference, as Wilcoxon did
+    (Biometrics Bulletin 1945).
 
     Args:
-        a: (B,) per-case values of one run, NaN = undefined.
-        b: (B,) per-case values of another run on the same cases in the same order.
-        seed: of the resamples.
-        resamples: R.
+        pairs: (a, b), each (B,) per-case values of a run, NaN = undefined; all on the same cases in
+            the same order.
+        seed: of the resamples and the flips.
+        flips: how many are drawn for pairs with many differing cases.
+
+    Raises:
+        ValueError: different numbers of cases.
+    """
+    found: list[PairedTest] = []
+    step = max(1, _BLOCK // max(RESAMPLES, *(len(a) for a, _ in pairs))) if pairs else 1
+    for start in range(0, len(pairs), step):
+        some = pairs[start : start + step]
+        values = np.column_stack([differences(a, b) for a, b in some])
+        p_permutation = flip_p_values(values, seed=seed, flips=flips)
+        means = resampled_means(values, seed=seed)
+        low, high = ends(means)
+        for i, column in enumerate(values.T):
+            chances = (float(p_permutation[i]), _p_bootstrap(column, means[:, i]))
+            found.append(_test(column, (float(low[i]), float(high[i])), chances, flips))
+    return found
+
+
+def differences(a: Float64Array, b: Float64Array) -> Float64Array:
+    """Return (B,) a - b, NaN where one is undefined, 0 where they differ by rounding alone.
+
+    Means over other numbers of seeds differ in their last digits where nothing else does; a test
+    that counts signs or ranks would take each for a win or a loss.
 
     Raises:
         ValueError: different numbers of cases.
     """
     if a.shape != b.shape:
         raise ValueError(f"paired runs have {a.shape} and {b.shape} cases; they must be the same")
-    both = ~(np.isnan(a) | np.isnan(b))
-    values = a[both] - b[both]
-    wins, losses = int((values > 0).sum()), int((values < 0).sum())
+    values = np.asarray(a - b, np.float64)
+    size = np.maximum(np.maximum(np.abs(a), np.abs(b)), 1.0)
+    values[np.abs(values) <= _ROUNDING * size] = 0.0
+    return values
+
+
+def centre(values: Float64Array) -> Float64Array:
+    """Return the mean over the first axis, e.g. seeds; that of equal values is exactly theirs."""
+    return np.asarray(values[0] + (values - values[0]).mean(axis=0), np.float64)
+
+
+def _test(
+    column: Float64Array, interval: tuple[float, float], chances: tuple[float, float], flips: int
+) -> PairedTest:
+    """Put together what is known of (B,) differences; `chances`: of flips and bootstrap."""
     nan = float("nan")
+    values = column[~np.isnan(column)]
     if not len(values):
-        return PairedTest(0, nan, nan, nan, nan, nan, nan, nan, 0, 0, 0)
+        return PairedTest(0, nan, nan, nan, nan, 1.0, nan, nan, nan, nan, 0, 0, 0)
     mean = float(values.mean())
-    means = bootstrap_means(values, seed=seed, resamples=resamples)
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(means, (tail, 1 - tail)).tolist()
-    # Rounding must not decide where every resample has the same mean.
-    farther = np.abs(means - mean) >= abs(mean) * (1 - 1e-12)
+    wins, losses = int((values > 0).sum()), int((values < 0).sum())
     spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     p_wilcoxon, biserial = _signed_ranks(values)
     return PairedTest(
         n=len(values),
         difference=mean,
-        low=low,
-        high=high,
-        p_bootstrap=float((1 + farther.sum()) / (1 + len(means))),
+        low=interval[0],
+        high=interval[1],
+        p_permutation=chances[0],
+        p_least=least_p(wins + losses, flips),
+        p_bootstrap=chances[1],
         p_wilcoxon=p_wilcoxon,
-        effect=mean / spread if spread > 0 else nan,
+        effect=mean / spread if spread > _ROUNDING * max(1.0, abs(mean)) else nan,
         rank_biserial=biserial,
         wins=wins,
         ties=len(values) - wins - losses,
@@ -106,44 +166,53 @@ def paired_test(
 
 def _signed_ranks(values: Float64Array) -> tuple[float, float]:
     """Return the two-sided p-value and the rank-biserial correlation of (B,) differences."""
-    from scipy import stats  # noqa: PLC0415 - most commands need none of it
-
     moved = values[values != 0]
     if not len(moved):
         return 1.0, float("nan")
-    ranks = stats.rankdata(np.abs(moved))
-    total = float(ranks.sum())
-    biserial = (2 * float(ranks[moved > 0].sum()) - total) / total
-    exact = len(moved) <= 50 and len(np.unique(np.abs(moved))) == len(moved)
-    found = stats.wilcoxon(moved, method="exact" if exact else "asymptotic")
-    return float(found.pvalue), biserial
+    ranks = _midranks(np.abs(moved))
+    total, won = float(ranks.sum()), float(ranks[moved > 0].sum())
+    if len(moved) <= _ALL_RANKS:
+        p = _all_rank_sums(ranks, won)
+    else:
+        # The variance of a sum of independent signs; equals the usual one, corrected for ties.
+        z = (won - total / 2) / math.sqrt(float((ranks**2).sum()) / 4)
+        p = math.erfc(abs(z) / math.sqrt(2))
+    return p, (2 * won - total) / total
 
 
-def bootstrap_means(values: Float64Array, *, seed: int, resamples: int) -> Float64Array:
-    """Return (R,) means of resamples of (B,) values, with replacement.
+def _midranks(sizes: Float64Array) -> Float64Array:
+    """Return ranks from 1; sizes that differ by rounding alone share their mean rank."""
+    order = np.argsort(sizes, kind="stable")
+    ordered = sizes[order]
+    starts = np.diff(ordered, prepend=-np.inf) > _ROUNDING * max(1.0, float(ordered[-1]))
+    group = np.cumsum(starts) - 1
+    counts = np.bincount(group)
+    ranks = np.empty(len(sizes))
+    ranks[order] = (np.cumsum(counts) - (counts - 1) / 2)[group]
+    return ranks
 
-    Metrics of single targets take few values, so equal ones are drawn together: their counts in a
-    resample are multinomial, which is the same distribution and costs no draw a case.
-    """
-    rng = np.random.default_rng([seed, len(values)])
-    distinct, counts = np.unique(values, return_counts=True)
-    n = len(values)
-    if len(distinct) == 1:
-        return np.full(resamples, distinct[0])
-    means = np.empty(resamples)
-    if 4 * len(distinct) <= n:
-        step = max(1, _BLOCK // len(distinct))
-        for start in range(0, resamples, step):
-            size = min(step, resamples - start)
-            drawn = rng.multinomial(n, counts / n, size=size)
-            means[start : start + size] = drawn @ distinct / n
-        return means
-    step = max(1, _BLOCK // n)
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        drawn = rng.integers(n, size=(size, n), dtype=np.int32)
-        means[start : start + size] = values[drawn].mean(axis=1)
-    return means
+
+def _all_rank_sums(ranks: Float64Array, won: float) -> float:
+    """Return the exact two-sided p-value of a sum of the ranks of wins, ties included."""
+    steps = np.rint(2 * ranks).astype(np.int64)  # mean ranks are halves
+    at = round(2 * won)
+    chances = np.zeros(int(steps.sum()) + 1)
+    chances[0] = 1.0
+    for step in steps:
+        chances[step:] += chances[:-step].copy()
+        chances /= 2
+    return min(1.0, 2 * float(min(chances[: at + 1].sum(), chances[at:].sum())))
+
+
+def _p_bootstrap(column: Float64Array, means: Float64Array) -> float:
+    """Return the share of (R,) resampled means farther from the observed one than that from 0."""
+    values = column[~np.isnan(column)]
+    if len(values) < 2:
+        return float("nan")
+    mean = values.mean()
+    # Rounding must not decide where a resample lies just as far.
+    farther = np.abs(means - mean) >= abs(mean) - _ROUNDING * np.abs(values).mean()
+    return float((1 + farther.sum()) / (1 + len(means)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

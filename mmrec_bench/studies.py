@@ -7,6 +7,7 @@ its fit had written, so that a search that was killed ends as one that was not.
 
 import logging
 import shutil
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,9 @@ _MOST_DEATHS = 5
 
 _SECONDS_TO_WAIT = 120
 """For another process's writing to the database."""
+
+_ASKED = "asked"
+"""Attribute of a trial that was asked for: its settings, to the last digit."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ class Study:
                     load_if_exists=True,
                 )
                 if start is not None and not inner.get_trials(deepcopy=False):
-                    inner.enqueue_trial(dict(start))
+                    inner.enqueue_trial(dict(start), user_attrs={_ASKED: dict(start)})
                 study = cls(folder, inner, space, seed)
                 study._sweep()
             yield study
@@ -243,7 +247,10 @@ class Study:
         number = waiting[0].number if waiting else len(trials)
         points = grid(self._space, n_trials)
         if points is not None and not waiting:
-            tried = [one.settings for one in self.trials()]
+            tried = [
+                {key: _tidy(self._space[key], value) for key, value in one.settings.items()}
+                for one in self.trials()
+            ]
             left = [point for point in points if point not in tried]
             if not left:
                 return None
@@ -269,7 +276,8 @@ class Study:
         if lock is None:
             lock = RunLock(place)
             lock.acquire(wait=False)
-        settings = {key: _suggest(trial, key, domain) for key, domain in self._space.items()}
+        drawn = {key: _suggest(trial, key, domain) for key, domain in self._space.items()}
+        settings = drawn | (trial.user_attrs.get(_ASKED) or {})
         folder = place / "scratch"
         folder.mkdir(exist_ok=True)
         return Claim(trial.number, settings, folder, trial, lock)
@@ -283,12 +291,13 @@ class Study:
 
     def _read(self, one: "optuna.trial.FrozenTrial") -> Trial:
         facts = one.user_attrs.get("facts") or {}
+        asked = one.user_attrs.get(_ASKED) or {}
         states: dict[str, State] = {"COMPLETE": "complete", "RUNNING": "running"}
         return Trial(
             number=one.number,
             state=states.get(one.state.name, "failed"),
             settings={
-                key: _tidy(domain, one.params[key])
+                key: asked[key] if key in asked else _tidy(domain, one.params[key])
                 for key, domain in self._space.items()
                 if key in one.params
             },
@@ -302,10 +311,14 @@ class Study:
 
 
 def _connect(path: Path) -> "optuna.storages.RDBStorage":
-    wait = {"connect_args": {"timeout": _SECONDS_TO_WAIT}}
+    def connect() -> sqlite3.Connection:
+        # As SQLAlchemy's own for a file; its pool hands a connection from thread to thread.
+        return sqlite3.connect(path, timeout=_SECONDS_TO_WAIT, check_same_thread=False)
+
     try:
+        # The path is in no URL, where `?`, `%` and `{` of a folder's name would mean something.
         storage: optuna.storages.RDBStorage = load_optuna().storages.RDBStorage(
-            f"sqlite:///{path}", engine_kwargs=wait
+            f"sqlite:///{path.name}", engine_kwargs={"creator": connect}
         )
     except RuntimeError as error:  # tables of another version of Optuna
         reason = " ".join(str(error).split())

@@ -8,7 +8,7 @@ A sweep is a YAML mapping::
     models: [popularity, {name: item-knn, k: 100}]
     datasets: [movielens, {name: amazon, category: Gift_Cards}]
     seeds: [0, 1, 2]
-    variants: [{images: real}, {images: none}]
+    variants: [{images: real}, {images: none}]   # {model: {k: 50}} is an option of each model
     configs: [../beauty-p5/*.yaml]  # whole runs beside these, with the same seeds
 
 What was run before is not run again; what fails is named at the end and the rest goes on.
@@ -24,7 +24,16 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mmrec_bench import runner
-from mmrec_bench.config import Component, ComponentConfig, RunConfig, build_config, read_yaml
+from mmrec_bench.cases import read_cases
+from mmrec_bench.config import (
+    COMPONENTS,
+    Component,
+    ComponentConfig,
+    RunConfig,
+    build_config,
+    read_yaml,
+    section_options,
+)
 from mmrec_bench.errors import ConfigError, MMRecError, StorageError
 from mmrec_bench.planning import PlannedRun, Task, Workspace, check_config, plan
 from mmrec_bench.plugins import Plugins
@@ -62,7 +71,8 @@ class Step:
 
     Attributes:
         title: model, data set, seed and variant in a line.
-        outcome: "was there" = its record and predictions were whole.
+        outcome: "was there" = its record and the per-case values beside it were whole; its
+            predictions need not be here, so that a record of another machine is enough.
         run_ids: of the model and its baselines.
         reason: one line, where it failed.
     """
@@ -104,14 +114,22 @@ def _grid(config: SweepConfig) -> Iterator[tuple[str, RunConfig]]:
     for dataset, variant, model, seed in product(
         config.datasets, config.variants, config.models, config.seeds
     ):
-        values = _laid_over(config.base, variant)
-        values |= {"model": model.model_dump(), "dataset": dataset.model_dump(), "seed": seed}
-        yield _title(model, dataset, seed, variant), RunConfig.parse(values)
+        values: dict[str, Any] = {"model": model.model_dump(), "dataset": dataset.model_dump()}
+        for over in (config.base, variant):
+            _check_same_components(over)
+            values = _laid_over(values, over)
+        found = RunConfig.parse(values | {"seed": seed})
+        yield _title(found.model, found.dataset, seed, variant), found
 
 
 def _files(config: SweepConfig, folder: Path) -> Iterator[tuple[str, RunConfig]]:
     for pattern in config.configs:
-        paths = sorted(folder.glob(pattern))
+        try:
+            paths = sorted(folder.glob(pattern))
+        except (NotImplementedError, ValueError) as error:  # absolute, or no pattern
+            raise ConfigError(
+                f"configs: {pattern!r} is no pattern relative to {folder}: {error}"
+            ) from None
         if not paths:
             raise ConfigError(f"no configuration matches {folder / pattern}")
         for path, variant, seed in product(paths, config.variants, config.seeds):
@@ -123,18 +141,38 @@ def _files(config: SweepConfig, folder: Path) -> Iterator[tuple[str, RunConfig]]
 
 def _laid_over(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return sections with others laid over them; mappings are joined key by key."""
+    if "seed" in over:
+        raise ConfigError("base and variants set no seed; write seeds: [...] beside them")
     joined = dict(values)
     for name, value in over.items():
-        old = joined.get(name)
-        both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        joined[name] = {**old, **value} if both else value  # type: ignore[dict-item]
+        if isinstance(value, Mapping) and (
+            name in COMPONENTS or isinstance(joined.get(name), Mapping)
+        ):
+            old, new = section_options(joined, name), section_options(over, name)
+            # Another component has nothing to do with the options of this one.
+            same = new.get("name", old.get("name")) == old.get("name")
+            joined[name] = {**old, **new} if same else new
+        else:
+            joined[name] = value
     return joined
+
+
+def _check_same_components(over: Mapping[str, Any]) -> None:
+    """Refuse another model or data set than that of `models` and `datasets`; options are fine."""
+    for section in ("model", "dataset"):
+        value = over.get(section, {})
+        if not isinstance(value, Mapping) or "name" in value:
+            raise ConfigError(
+                f"base and variants set options of a {section}, e.g. {section}: {{k: 5}}; got "
+                f"{value!r}, but names stand in {section}s"
+            )
 
 
 def _title(model: Component, dataset: Component, seed: int, variant: Mapping[str, Any]) -> str:
     parts = [_words(model), "on", _words(dataset), f"seed {seed}"]
-    if variant:
-        parts.append(str(dict(variant)))
+    others = {name: value for name, value in variant.items() if name not in ("model", "dataset")}
+    if others:
+        parts.append(str(others))
     return " ".join(parts)
 
 
@@ -203,11 +241,18 @@ def _one(
 
 
 def _is_there(planned: PlannedRun, workspace: Workspace) -> bool:
-    """Say whether a run has a record that can be believed and holds all metrics asked for."""
+    """Say whether a run has a record that can be believed and holds all metrics asked for.
+
+    The per-case values that it tells of must be those beside it; early records tell of none.
+    """
     path = record_path(workspace.results, planned.spec)
+    if not path.exists():
+        return False
     try:
-        record = read_record(path) if path.exists() else None
+        record = read_record(path)
+        if record.cases:
+            read_cases(path, record.cases)
     except StorageError as error:
         log.warning("%s; it is run again", error)
         return False
-    return record is not None and set(planned.config.metrics) <= set(record.metrics)
+    return set(planned.config.metrics) <= set(record.metrics)

@@ -158,7 +158,7 @@ def _best_group(groups: Sequence[Group], pairs: Sequence[Pair]) -> int | None:
 
 
 _PAIR_HEADER = (
-    *("pair", "difference [95 %]", "p bootstrap", "p Wilcoxon", "p Holm"),
+    *("pair", "difference [95 %]", "p bootstrap", "p Wilcoxon", "p permutation", "p Holm"),
     *("d_z", "wins", "ties", "losses", "better"),
 )
 
@@ -168,7 +168,7 @@ def _pair_cells(pair: Pair) -> list[str]:
     return [
         f"{pair.a} - {pair.b}",
         f"{test.difference:+.4f} [{test.low:+.4f}, {test.high:+.4f}]",
-        *(f"{p:.2g}" for p in (test.p_bootstrap, test.p_wilcoxon, pair.p_holm)),
+        *(f"{p:.2g}" for p in (test.p_bootstrap, test.p_wilcoxon, test.p_permutation, pair.p_holm)),
         f"{test.effect:+.2f}",
         *(str(count) for count in (test.wins, test.ties, test.losses)),
         pair.better or "undecided",
@@ -178,10 +178,16 @@ def _pair_cells(pair: Pair) -> list[str]:
 def _verdict(pairs: Sequence[Pair], level: float) -> str:
     """Say in words what the corrected p-values mean."""
     decided = sum(pair.better is not None for pair in pairs)
-    return (
-        f"{decided} of {len(pairs)} differences are real at level {level:g} (bootstrap over cases, "
-        f"Holm over {len(pairs)}); seeds are averaged first, their noise is not in the intervals"
+    # Holm multiplies the smallest one by the number of pairs.
+    least = min(1.0, len(pairs) * min(pair.test.p_least for pair in pairs))
+    said = (
+        f"{decided} of {len(pairs)} differences are real at level {level:g} (sign-flip permutation "
+        f"test over cases, Holm over {len(pairs)}); seeds are averaged first, their noise is not "
+        "in the intervals"
     )
+    if least < level:
+        return said
+    return f"{said}; in these cases no corrected p-value can be below {least:.2g}"
 
 
 def _plain(value: float) -> str:

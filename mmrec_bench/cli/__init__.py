@@ -158,9 +158,12 @@ def main() -> NoReturn:
         if error.errno == errno.EPIPE:  # the reader of our output went away, e.g. `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
-        if error.errno not in DISK_ERRORS:
+        words = {errno.EACCES: "read or write", errno.EROFS: "write"}
+        words |= dict.fromkeys(DISK_ERRORS, "write")
+        if error.errno not in words:
             raise
-        _fail(error, f"cannot write {error.filename or 'a file'}: {error.strerror}", 1, debug=debug)
+        file = error.filename or "a file"
+        _fail(error, f"cannot {words[error.errno]} {file}: {error.strerror}", 1, debug=debug)
     sys.exit(0)
 
 

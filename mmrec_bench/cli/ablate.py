@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mmrec_bench import runner
+from mmrec_bench import revisiting
 from mmrec_bench.cli import echo_json
 from mmrec_bench.config import Images
 from mmrec_bench.planning import Workspace
@@ -52,7 +52,7 @@ def command(
     root = data_root or read_request(results, run_id).data_root
     modes = [mode for mode in _MODES if mode == "real" or not chosen or mode in chosen]
     workspace = Workspace(results, root, device)
-    finished = runner.ablate(run_id, workspace, modes, installed())
+    finished = revisiting.ablate(run_id, workspace, modes, installed())
     if as_json:
         echo_json(ablation_rows(finished))
     else:

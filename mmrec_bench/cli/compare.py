@@ -50,12 +50,13 @@ def command(
     results: Path,
     as_json: bool,
 ) -> None:
-    """Compare runs case by case: paired bootstrap, Wilcoxon, effect size, wins and losses.
+    """Compare runs case by case: bootstrap, Wilcoxon, permutation test, effect size, wins, losses.
 
     The beginning of a run's id is enough where it is unique. Runs that differ in their seed alone
     are put together: their cases are averaged, and the table tells which is larger, the noise of
-    seeds or of cases. P-values are corrected for the number of pairs (Holm). Runs that did not meet
-    the same cases are refused, and the first difference is named.
+    seeds or of cases. What decides are the p-values of the permutation test, which flips signs of
+    differences, corrected for the number of pairs (Holm). Runs that did not meet the same cases are
+    refused, and the first difference is named.
     """
     chosen = [*run_ids, *([baseline] if baseline else [])]
     stored = [find_record(results, run_id) for run_id in chosen]
@@ -65,9 +66,10 @@ def command(
         own = stored[-1].record.run_id
         title = next(g.title for g in groups if own in {r.run_id for r in g.records})
     names = tuple(name.strip() for name in metrics.split(",")) if metrics else ()
+    known = {name: None for one in stored for name in one.record.metrics}
     for name in names:
-        if name not in stored[0].record.metrics:
-            raise UnknownNameError("metric", name, stored[0].record.metrics)
+        if name not in known:
+            raise UnknownNameError("metric", name, known)
     found = compare(groups, names, baseline=title, level=level)
     if as_json:
         echo_json(_plain(_values(found)))

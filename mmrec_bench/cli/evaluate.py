@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mmrec_bench import runner
+from mmrec_bench import revisiting
 from mmrec_bench.cli import echo_json
 from mmrec_bench.plugins import installed
 from mmrec_bench.tables import run_table
@@ -13,7 +13,7 @@ from mmrec_bench.terminal import show
 
 @click.command()
 @click.argument("run_ids", nargs=-1, required=True, metavar="RUN_ID...")
-@click.option("--metrics", help="Comma-separated; the run's own where not given.")
+@click.option("--metrics", help="Comma-separated; measured beside the run's own.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),
@@ -35,11 +35,12 @@ def command(
 ) -> None:
     """Measure the stored predictions of finished runs again and rewrite their records.
 
-    No model is loaded, so new metrics cost seconds.
+    No model is loaded, so new metrics cost seconds. What a record tells already is measured again
+    beside them.
     """
     names = tuple(name.strip() for name in metrics.split(",")) if metrics else None
     plugins = installed()
-    finished = [runner.evaluate(one, results, names, data_root, plugins) for one in run_ids]
+    finished = [revisiting.evaluate(one, results, names, data_root, plugins) for one in run_ids]
     if as_json:
         echo_json([one.record.model_dump(mode="json") for one in finished])
         return

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import click
 
-from mmrec_bench.config import RunConfig, read_yaml
+from mmrec_bench.config import RunConfig, read_yaml, section_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -14,7 +14,15 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-def _together(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
+class Decorator(Protocol):
+    """Adds to a command."""
+
+    def __call__(self, command: F, /) -> F:
+        """Return the command with it."""
+        ...
+
+
+def together(*options: Decorator) -> Decorator:
     """Return one decorator that adds options in the order given."""
 
     def add(command: F) -> F:
@@ -25,61 +33,52 @@ def _together(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
     return add
 
 
-def what_runs(command: F) -> F:
-    """Add the options that make a RunConfig: model, data set, protocol, configuration, seed."""
-    options = [
-        click.option("--model", "-m", help="A registered model; see `mmrec-bench list models`."),
-        click.option(
-            "--dataset", "-d", help="A registered data set; see `mmrec-bench list datasets`."
-        ),
-        click.option(
-            "--instructions",
-            help="A registered instruction builder.  [default: the model's choice]",
-        ),
-        click.option(
-            "--protocol",
-            help="leave-one-out | user-ratio | random-ratio | global-time | given",
-        ),
-        click.option("--config", type=FILE, help="A YAML configuration."),
-        click.option(
-            "overrides",
-            "-o",
-            "--option",
-            multiple=True,
-            metavar="SECTION.KEY=VALUE",
-            help="Set one option, e.g. -o model.backbone=smollm2 -o protocol.n_candidates=50.",
-        ),
-        click.option("--seed", type=int, help="Seed of the model.  [default: 0]"),
-    ]
-    return _together(options)(command)
-
-
-def where_it_runs(command: F) -> F:
-    """Add the options that change no number: folders and device."""
-    options = [
-        click.option(
-            "--data-root",
-            type=FOLDER,
-            help="Where the data set's files lie.  [default: $MMREC_DATA, data]",
-        ),
-        click.option("--results", type=FOLDER, default=Path("results"), show_default=True),
-        click.option(
-            "--device", default="auto", show_default=True, help="auto | cpu | cuda | cuda:1 ..."
-        ),
-    ]
-    return _together(options)(command)
-
-
-def who_hears(command: F) -> F:
-    """Add the option that lets trackers hear the runs."""
-    return click.option(
-        "--track",
-        "trackers",
+what_runs = together(
+    click.option("--model", "-m", help="A registered model; see `mmrec-bench list models`."),
+    click.option("--dataset", "-d", help="A registered data set; see `mmrec-bench list datasets`."),
+    click.option(
+        "--instructions",
+        help="A registered instruction builder.  [default: the model's choice]",
+    ),
+    click.option(
+        "--protocol",
+        help="leave-one-out | user-ratio | random-ratio | global-time | given",
+    ),
+    click.option("--config", type=FILE, help="A YAML configuration."),
+    click.option(
+        "overrides",
+        "-o",
+        "--option",
         multiple=True,
-        metavar="NAME[:TARGET]",
-        help="Also tell a tracker how the runs go, e.g. --track tensorboard:runs; can be given "
-        "again. It changes nothing of them. See `mmrec-bench list trackers`.",
-    )(command)
+        metavar="SECTION.KEY=VALUE",
+        help="Set one option, e.g. -o model.backbone=smollm2 -o protocol.n_candidates=50.",
+    ),
+    click.option("--seed", type=int, help="Seed of the model.  [default: 0]"),
+)
+"""The options that make a RunConfig: model, data set, protocol, configuration, seed."""
+
+where_it_runs = together(
+    click.option(
+        "--data-root",
+        type=FOLDER,
+        help="Where the data set's files lie.  [default: $MMREC_DATA, data]",
+    ),
+    click.option("--results", type=FOLDER, default=Path("results"), show_default=True),
+    click.option(
+        "--device", default="auto", show_default=True, help="auto | cpu | cuda | cuda:1 ..."
+    ),
+)
+"""The options that change no number: folders and device."""
+
+who_hears = click.option(
+    "--track",
+    "trackers",
+    multiple=True,
+    metavar="NAME[:TARGET]",
+    help="Also tell a tracker how the runs go, e.g. --track tensorboard:runs; can be given "
+    "again. It changes nothing of them. See `mmrec-bench list trackers`.",
+)
+"""The option that lets trackers hear the runs."""
 
 
 def hear(trackers: Sequence[str]) -> None:
@@ -106,7 +105,7 @@ def resolve_config(
         if key == "metrics":
             values[key] = tuple(name.strip() for name in value.split(","))
         elif key == "protocol":
-            values[key] = {**(values.get(key) or {}), "split": value}
+            values[key] = {**section_options(values, key), "split": value}
         else:
             values[key] = value
     for key in ("model", "dataset"):

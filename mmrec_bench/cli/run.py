@@ -10,13 +10,97 @@ import yaml
 
 from mmrec_bench import planning, runner
 from mmrec_bench.cli import echo_json
-from mmrec_bench.cli.options import hear, resolve_config, what_runs, where_it_runs, who_hears
+from mmrec_bench.cli.options import (
+    hear,
+    resolve_config,
+    together,
+    what_runs,
+    where_it_runs,
+    who_hears,
+)
 from mmrec_bench.config import parse_override
 from mmrec_bench.errors import ConfigError
 from mmrec_bench.paths import data_root as default_data_root
 from mmrec_bench.plugins import installed
 from mmrec_bench.tables import run_table
 from mmrec_bench.terminal import show
+
+_which_cases_and_runs = together(
+    click.option("--limit-cases", type=int, help="Score only the first n test cases."),
+    click.option(
+        "--resume/--fresh",
+        default=True,
+        help="Go on where a killed run stopped, or start anew.",
+    ),
+    click.option(
+        "--baselines/--no-baselines",
+        default=True,
+        help="Run the model's baselines in the same call.",
+    ),
+)
+"""The options of how much of it is done."""
+
+_what_is_shown = together(
+    click.option(
+        "--images",
+        type=click.Choice(["real", "none", "shuffled", "grey"]),
+        help="What stands in the place of the pictures; see `mmrec-bench ablate`.  [default: real]",
+    ),
+    click.option(
+        "--permutations",
+        type=click.IntRange(min=1),
+        help="Orders of the candidates in which a language model is asked each case.  [default: 1]",
+    ),
+)
+"""The options of what stands in a question."""
+
+_what_is_new = together(
+    click.option(
+        "--transfer",
+        "transfers",
+        multiple=True,
+        metavar="users|items|both|dataset:NAME[:KEY=VALUE,...]",
+        help="Test on what was not tuned on: a share of users or items that is held out (-o "
+        "transfer.share=0.2), or this data set after tuning on another, e.g. --transfer "
+        "dataset:amazon:category=All_Beauty. The same as -o transfer.hold_out and transfer.source.",
+    ),
+    click.option(
+        "--shots",
+        type=click.IntRange(min=0),
+        help="With --transfer: interactions of a test user that are shown, 0 = zero-shot, k = "
+        "few-shot.  [default: as the protocol shows]",
+    ),
+    click.option(
+        "--probe-memory",
+        is_flag=True,
+        help="Also test whether the untuned backbone completes titles of the data set that it was "
+        "not shown, beside titles that nobody can know; the record tells. Local language models "
+        "only.",
+    ),
+)
+"""The options of what is tested beyond what was tuned on."""
+
+_short_forms = together(
+    click.option(
+        "--strict",
+        is_flag=True,
+        help="Damaged data is an error; the same as -o dataset.strict=true.",
+    ),
+    click.option(
+        "--batch",
+        is_flag=True,
+        help="Chat models: submit the requests as a batch, leave, and come back with the same "
+        "command (-o model.batch=true).",
+    ),
+    click.option(
+        "--max-cost",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="DOLLARS",
+        help="Chat models: stop cleanly before the requests of this run cost more "
+        "(-o model.max_cost).",
+    ),
+)
+"""Short forms of options of data sets and chat models."""
 
 
 @click.command(
@@ -27,59 +111,10 @@ from mmrec_bench.terminal import show
 @click.option("--metrics", help="Comma-separated, e.g. ndcg@10,recall@20,auc.")
 @where_it_runs
 @who_hears
-@click.option("--limit-cases", type=int, help="Score only the first n test cases.")
-@click.option(
-    "--resume/--fresh", default=True, help="Go on where a killed run stopped, or start anew."
-)
-@click.option(
-    "--baselines/--no-baselines", default=True, help="Run the model's baselines in the same call."
-)
-@click.option(
-    "--images",
-    type=click.Choice(["real", "none", "shuffled", "grey"]),
-    help="What stands in the place of the pictures; see `mmrec-bench ablate`.  [default: real]",
-)
-@click.option(
-    "--permutations",
-    type=click.IntRange(min=1),
-    help="Orders of the candidates in which a language model is asked each case.  [default: 1]",
-)
-@click.option(
-    "--transfer",
-    "transfers",
-    multiple=True,
-    metavar="users|items|both|dataset:NAME[:KEY=VALUE,...]",
-    help="Test on what was not tuned on: a share of users or items that is held out (-o "
-    "transfer.share=0.2), or this data set after tuning on another, e.g. --transfer "
-    "dataset:amazon:category=All_Beauty. The same as -o transfer.hold_out and transfer.source.",
-)
-@click.option(
-    "--shots",
-    type=click.IntRange(min=0),
-    help="With --transfer: interactions of a test user that are shown, 0 = zero-shot, k = "
-    "few-shot.  [default: as the protocol shows]",
-)
-@click.option(
-    "--probe-memory",
-    is_flag=True,
-    help="Also test whether the untuned backbone completes titles of the data set that it was not "
-    "shown, beside titles that nobody can know; the record tells. Local language models only.",
-)
-@click.option(
-    "--strict", is_flag=True, help="Damaged data is an error; the same as -o dataset.strict=true."
-)
-@click.option(
-    "--batch",
-    is_flag=True,
-    help="Chat models: submit the requests as a batch, leave, and come back with the same command "
-    "(-o model.batch=true).",
-)
-@click.option(
-    "--max-cost",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="DOLLARS",
-    help="Chat models: stop cleanly before the requests of this run cost more (-o model.max_cost).",
-)
+@_which_cases_and_runs
+@_what_is_shown
+@_what_is_new
+@_short_forms
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -87,23 +122,14 @@ from mmrec_bench.terminal import show
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the records as JSON.")
 def command(
-    model: str | None,
-    dataset: str | None,
-    instructions: str | None,
-    metrics: str | None,
-    protocol: str | None,
     config: Path | None,
     overrides: tuple[str, ...],
-    seed: int | None,
     data_root: Path | None,
     results: Path,
     device: str,
     trackers: tuple[str, ...],
-    limit_cases: int | None,
     resume: bool,
     baselines: bool,
-    images: str | None,
-    permutations: int | None,
     transfers: tuple[str, ...],
     shots: int | None,
     probe_memory: bool,
@@ -112,29 +138,14 @@ def command(
     max_cost: float | None,
     dry_run: bool,
     as_json: bool,
+    **chosen: str | int | None,
 ) -> None:
     """Run a model on a data set, beside its baselines, and write records and predictions.
 
     A run that was killed and is started again goes on where it stopped and gives the same record.
     """
-    chosen = {
-        "model": model,
-        "dataset": dataset,
-        "instructions": instructions,
-        "metrics": metrics,
-        "protocol": protocol,
-        "seed": seed,
-        "limit_cases": limit_cases,
-        "images": images,
-        "permutations": permutations,
-    }
-    if strict:
-        overrides = (*overrides, "dataset.strict=true")
-    if batch:
-        overrides = (*overrides, "model.batch=true")
-    if max_cost is not None:
-        overrides = (*overrides, f"model.max_cost={max_cost}")
-    overrides = (*transfer_overrides(transfers, shots), *overrides)
+    short = short_overrides(strict=strict, batch=batch, max_cost=max_cost)
+    overrides = (*transfer_overrides(transfers, shots), *overrides, *short)
     run_config = resolve_config(config, chosen, overrides)
     root = data_root or default_data_root()
     workspace = planning.Workspace(
@@ -149,16 +160,7 @@ def command(
         task, workspace, plugins, baselines=baselines, on_failure=failures.append
     )
     if dry_run:
-        specs = [
-            one.spec.model_dump(mode="json")
-            | {"run_id": one.spec.run_id}
-            | ({"estimate": cost} if (cost := _estimate(one, task, workspace)) else {})
-            for one in planned
-        ]
-        if as_json:
-            echo_json(specs)
-        else:
-            click.echo(yaml.safe_dump_all(specs, sort_keys=False, allow_unicode=True), nl=False)
+        _show_plan(planned, task, workspace, as_json=as_json)
         return
     finished, failed, error = runner.run_all(planned, task, workspace, plugins)
     if as_json:
@@ -169,6 +171,13 @@ def command(
         raise error
     if failures or failed or any(one.failures for one in finished):
         sys.exit(1)
+
+
+def short_overrides(*, strict: bool, batch: bool, max_cost: float | None) -> list[str]:
+    """Turn --strict, --batch and --max-cost into overrides."""
+    overrides = ["dataset.strict=true"] if strict else []
+    overrides += ["model.batch=true"] if batch else []
+    return overrides if max_cost is None else [*overrides, f"model.max_cost={max_cost}"]
 
 
 def transfer_overrides(transfers: tuple[str, ...], shots: int | None) -> list[str]:
@@ -198,7 +207,20 @@ def transfer_overrides(transfers: tuple[str, ...], shots: int | None) -> list[st
     return overrides if shots is None else [*overrides, f"transfer.shots={shots}"]
 
 
-def _estimate(
-    one: planning.PlannedRun, task: planning.Task, workspace: planning.Workspace
-) -> dict[str, str | int | float]:
-    return runner.estimate(one, task, workspace, installed())
+def _show_plan(
+    planned: list[planning.PlannedRun],
+    task: planning.Task,
+    workspace: planning.Workspace,
+    *,
+    as_json: bool,
+) -> None:
+    """Print what would run, and what the answers of a chat model would cost."""
+    specs = []
+    for one in planned:
+        spec = one.spec.model_dump(mode="json") | {"run_id": one.spec.run_id}
+        cost = runner.estimate(one, task, workspace, installed())
+        specs.append(spec | ({"estimate": cost} if cost else {}))
+    if as_json:
+        echo_json(specs)
+    else:
+        click.echo(yaml.safe_dump_all(specs, sort_keys=False, allow_unicode=True), nl=False)

@@ -6,7 +6,15 @@ import click
 
 from mmrec_bench import planning, runner
 from mmrec_bench.cli import echo_json
-from mmrec_bench.cli.options import FILE, hear, resolve_config, what_runs, where_it_runs, who_hears
+from mmrec_bench.cli.options import (
+    FILE,
+    hear,
+    resolve_config,
+    together,
+    what_runs,
+    where_it_runs,
+    who_hears,
+)
 from mmrec_bench.config import RunConfig, parse_override
 from mmrec_bench.configfile import check_writable, default_path, write_config
 from mmrec_bench.objective import DEFAULT_METRIC, Search
@@ -21,71 +29,89 @@ from mmrec_bench.trialtable import trials_rows, trials_table
 _DEFAULT = Path("-")
 """What click gives for --write without a path."""
 
+_what_is_tried = together(
+    click.option(
+        "--trials",
+        "-n",
+        type=click.IntRange(min=1),
+        default=20,
+        show_default=True,
+        help="Settings to try in all; the same command again with more goes on from there.",
+    ),
+    click.option(
+        "searches",
+        "-s",
+        "--search",
+        multiple=True,
+        metavar="SECTION.KEY=WHAT",
+        help="What to try for an option: log:1e-4..1e-1 (orders of magnitude alike), 0..0.5 "
+        "(evenly), 10..200/10 (in steps), 32,64,128 (these). Added to what the model declares, or "
+        "in its place; an option that -o sets is not searched.",
+    ),
+    click.option(
+        "--space",
+        type=FILE,
+        help="The same from a YAML file: model.learning_rate: log:1e-4..1e-1",
+    ),
+    click.option(
+        "--metric",
+        default=DEFAULT_METRIC,
+        show_default=True,
+        help="What decides, on validation cases; any registered metric, e.g. recall@20.",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Begin no trial after so long; the one that runs is finished.",
+    ),
+    click.option(
+        "--search-seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Seed of the search; --seed is the model's, and the same in every trial.",
+    ),
+    click.option(
+        "--fit-seeds",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Fits of each setting, each with a seed of its own; their mean counts, and less "
+        "chance.",
+    ),
+)
+"""The options of the search."""
+
+_where_it_is_written = together(
+    click.option(
+        "--write",
+        type=FILE,
+        is_flag=False,
+        flag_value=str(_DEFAULT),
+        metavar="[FILE]",
+        help="Write the best settings as a complete configuration for `mmrec-bench run --config`.  "
+        "[default: configs/DATASET/MODEL.yaml]",
+    ),
+    click.option("--force", is_flag=True, help="Overwrite the file of --write."),
+)
+"""The options of the file for the best settings."""
+
 
 @click.command(
     epilog="Examples:  mmrec-bench tune -m sasrec -d sequences --trials 30 --write   |   "
     "mmrec-bench tune -m item-knn -d movielens -s model.k=10..500 -s model.shrink=log:1..1000"
 )
 @what_runs
-@click.option(
-    "--trials", "-n", type=click.IntRange(min=1), default=20, show_default=True,
-    help="Settings to try in all; the same command again with more goes on from there.",
-)  # fmt: skip
-@click.option(
-    "searches",
-    "-s",
-    "--search",
-    multiple=True,
-    metavar="SECTION.KEY=WHAT",
-    help="What to try for an option: log:1e-4..1e-1 (orders of magnitude alike), 0..0.5 (evenly), "
-    "10..200/10 (in steps), 32,64,128 (these). Added to what the model declares, or in its place; "
-    "an option that -o sets is not searched.",
-)
-@click.option(
-    "--space", type=FILE, help="The same from a YAML file: model.learning_rate: log:1e-4..1e-1"
-)
-@click.option(
-    "--metric",
-    default=DEFAULT_METRIC,
-    show_default=True,
-    help="What decides, on validation cases; any registered metric, e.g. recall@20.",
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Begin no trial after so long; the one that runs is finished.",
-)
-@click.option(
-    "--search-seed", type=click.IntRange(min=0), default=0, show_default=True,
-    help="Seed of the search; --seed is the model's, and the same in every trial.",
-)  # fmt: skip
-@click.option(
-    "--fit-seeds", type=click.IntRange(min=1), default=1, show_default=True,
-    help="Fits of each setting, each with a seed of its own; their mean counts, and less chance.",
-)  # fmt: skip
-@click.option(
-    "--write",
-    type=FILE,
-    is_flag=False,
-    flag_value=str(_DEFAULT),
-    metavar="[FILE]",
-    help="Write the best settings as a complete configuration for `mmrec-bench run --config`.  "
-    "[default: configs/DATASET/MODEL.yaml]",
-)
-@click.option("--force", is_flag=True, help="Overwrite the file of --write.")
+@_what_is_tried
+@_where_it_is_written
 @where_it_runs
 @who_hears
 @click.option("--dry-run", is_flag=True, help="Print what would be searched, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print all trials as JSON.")
 def command(
-    model: str | None,
-    dataset: str | None,
-    instructions: str | None,
-    protocol: str | None,
     config: Path | None,
     overrides: tuple[str, ...],
-    seed: int | None,
     trials: int,
     searches: tuple[str, ...],
     space: Path | None,
@@ -101,6 +127,7 @@ def command(
     trackers: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
+    **chosen: str | int | None,
 ) -> None:
     """Choose a model's options by what they are worth on validation.
 
@@ -117,15 +144,7 @@ def command(
     reason, and the search goes on. The difference between good trials is often chance: see whether
     it stays with --fit-seeds 3, and report what `mmrec-bench run` measures on test, once.
     """
-    chosen = {
-        "model": model,
-        "dataset": dataset,
-        "instructions": instructions,
-        "protocol": protocol,
-        "seed": seed,
-    }
-    run_config = resolve_config(config, chosen, overrides)
-    plugins = installed()
+    run_config, plugins = resolve_config(config, chosen, overrides), installed()
     planning.check_config(run_config, plugins)
     planning.build_metrics((metric,), plugins)
     domains = _space(run_config, plugins, overrides, space, searches)
@@ -133,10 +152,7 @@ def command(
         _show_space(domains, as_json=as_json)
         return
     load_optuna()
-    target = None
-    if write is not None:
-        target = default_path(run_config) if write == _DEFAULT else write
-        check_writable(target, force=force)
+    target = _target(write, run_config, force=force)
     hear(trackers)
     workspace = planning.Workspace(results, data_root or default_data_root(), device)
     task = runner.prepare(run_config, workspace, plugins)
@@ -149,6 +165,15 @@ def command(
         return
     where = f"config: {target}" if target is not None else "config: not written; see --write"
     show([*trials_table(selection), where])
+
+
+def _target(write: Path | None, config: RunConfig, *, force: bool) -> Path | None:
+    """Return the file of --write, which can be written; None where nothing is."""
+    if write is None:
+        return None
+    target = default_path(config) if write == _DEFAULT else write
+    check_writable(target, force=force)
+    return target
 
 
 def _space(

@@ -75,7 +75,8 @@ def toy_training_data(
     device: str = "cpu",
 ) -> TrainingData:
     """Return what a recommender learns from on a toy split."""
-    examples = TrainingExamples.from_split(split, config or TOY_PROTOCOL, seed=0)
+    protocol_used = config or TOY_PROTOCOL
+    examples = TrainingExamples.from_split(split, protocol_used, seed=0)
     return TrainingData(
         interactions=split.train,
         n_users=len(split.users),
@@ -90,6 +91,7 @@ def toy_training_data(
         modalities=modalities or {},
         device=device,
         scratch=scratch,
+        mask_seen=protocol_used.mask_seen,
     )
 
 

@@ -1,6 +1,20 @@
 """Leaderboards: a pure function of records and of the per-case values beside them."""
 
+from mmrec_bench.leaderboard.building import build, by_board
 from mmrec_bench.leaderboard.formats import FORMATS, render, to_blocks
-from mmrec_bench.leaderboard.rows import Board, Row, build
+from mmrec_bench.leaderboard.rows import LEVEL, Board, Cell, Row, told_apart
+from mmrec_bench.leaderboard.seeds import averaged
 
-__all__ = ["FORMATS", "Board", "Row", "build", "render", "to_blocks"]
+__all__ = [
+    "FORMATS",
+    "LEVEL",
+    "Board",
+    "Cell",
+    "Row",
+    "averaged",
+    "build",
+    "by_board",
+    "render",
+    "to_blocks",
+    "told_apart",
+]

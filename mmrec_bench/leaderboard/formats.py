@@ -21,10 +21,6 @@ _AFTER = (
 )
 _PARTS = ("low", "high", "seed_sd", "p_best", "p_baseline")
 _COSTS = {"fit_seconds": "fit s", "score_seconds": "score s", "cost_usd": "USD"}
-_NOTE = (
-    "Bold: best. Interval: 95 %, bootstrap over cases. † differs from the best row "
-    f"(p < {LEVEL:g}, paired bootstrap, Holm over the rows)"
-)
 
 
 def render(boards: Sequence[Board], form: str) -> str:
@@ -71,7 +67,11 @@ def to_markdown(boards: Sequence[Board]) -> str:
         header, rows = _table(board, _Markdown)
         rule = ["---", *(["---:"] * (len(header) - 1))]
         lines = ["| " + " | ".join(row) + " |" for row in (header, rule, *rows)]
-        parts.append("\n".join([f"## {_Markdown.text(board.title)}", "", *lines, "", _note(board)]))
+        parts.append(
+            "\n".join(
+                [f"## {_Markdown.text(board.title)}", "", *lines, "", _Markdown.text(board.legend)]
+            )
+        )
     return "\n\n".join(parts) + "\n"
 
 
@@ -86,7 +86,7 @@ def to_latex(boards: Sequence[Board]) -> str:
                 [
                     r"\begin{table}",
                     r"\centering",
-                    rf"\caption{{{_Latex.text(board.title)}. {_Latex.text(_note(board))}.}}",
+                    rf"\caption{{{_Latex.text(board.title)}. {_Latex.text(board.legend)}}}",
                     rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
                     *(r"\toprule", " & ".join(header) + r" \\", r"\midrule"),
                     *body,
@@ -109,9 +109,11 @@ def to_html(boards: Sequence[Board]) -> str:
             + "</tr>"
             for row in rows
         )
+        title = _Html.text(board.title)
         parts.append(
-            f"<h2>{_Html.text(board.title)}</h2>\n<div class=wide><table>\n<thead><tr>{head}</tr>"
-            f"</thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n<p>{_Html.text(_note(board))}.</p>"
+            f'<h2>{title}</h2>\n<div class=wide tabindex=0 role=region aria-label="{title}">'
+            f"<table>\n<thead><tr>{head}</tr>"
+            f"</thead>\n<tbody>\n{body}\n</tbody>\n</table></div>\n<p>{_Html.text(board.legend)}</p>"
         )
     return _PAGE.format(body="\n".join(parts))
 
@@ -121,14 +123,13 @@ def to_blocks(boards: Sequence[Board]) -> list[Block]:
     blocks: list[Block] = []
     for board in boards:
         header, rows = _table(board, _Plain)
-        best = {name: _best(board, name) for name in board.metrics}
         roles: dict[tuple[int, int], Role] = {
             (number, header.index(name)): "best"
             for number, row in enumerate(board.rows)
             for name in board.metrics
-            if row is best[name]
+            if board.is_best(row, name)
         }
-        blocks += [Heading(board.title), "", Table(header, rows, roles), "", _note(board), ""]
+        blocks += [Heading(board.title), "", Table(header, rows, roles), "", board.legend, ""]
     return blocks[:-1]
 
 
@@ -166,6 +167,7 @@ class _Latex:
         "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
         "†": r"$^\dagger$", "‡": r"$^\ddagger$",
         **{sign: "\\" + sign for sign in "&%$#_{}"},
+        **{sign: f"${sign}$" for sign in "<>|"},  # other signs in the default font
     }  # fmt: skip
 
     @classmethod
@@ -196,23 +198,17 @@ def _table(board: Board, style: Style) -> tuple[list[str], list[list[str]]]:
     """Return the header and the cells of a board for reading."""
     costs = [name for name in _COSTS if any(row.facts.get(name) is not None for row in board.rows)]
     header = ["model", "seeds", *board.metrics, *(_COSTS[name] for name in costs)]
-    best = {name: _best(board, name) for name in board.metrics}
     rows = []
     for row in board.rows:
         cells = [style.text(row.label), str(row.facts["n_seeds"])]
         for place, name in enumerate(board.metrics):
-            cells.append(_shown(row.cells[name], style, row is best[name], wide=place == 0))
+            best = board.is_best(row, name)
+            cells.append(_shown(row.cells[name], style, best=best, wide=place == 0))
         rows.append([*cells, *(_cost(row, name) for name in costs)])
     return [style.text(name) for name in header], rows
 
 
-def _best(board: Board, name: str) -> Row | None:
-    defined = [row for row in board.rows if row.cells[name].value is not None]
-    sign = 1.0 if board.higher_is_better[name] else -1.0
-    return max(defined, key=lambda row: sign * (row.cells[name].value or 0.0), default=None)
-
-
-def _shown(cell: Cell, style: Style, best: bool, *, wide: bool) -> str:
+def _shown(cell: Cell, style: Style, *, best: bool, wide: bool) -> str:
     if cell.value is None:
         return style.text("-")
     value = f"{cell.value:.4f}"
@@ -231,10 +227,6 @@ def _cost(row: Row, name: str) -> str:
     if not isinstance(value, int | float):
         return "-"
     return f"{value:.4f}" if name == "cost_usd" else f"{value:.1f}"
-
-
-def _note(board: Board) -> str:
-    return _NOTE if board.baseline is None else f"{_NOTE}; ‡ differs from {board.baseline}"
 
 
 def to_json(boards: Sequence[Board]) -> str:
@@ -287,6 +279,8 @@ body {{ padding: 0 1rem; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .3rem .7rem; text-align: right; white-space: nowrap; }}
 th:first-child {{ text-align: left; }}
+tbody th {{ min-width: 9rem; max-width: 32rem; white-space: normal; overflow-wrap: anywhere; }}
+h2 {{ font-size: 1.15rem; overflow-wrap: anywhere; }}
 thead th {{ border-bottom: 2px solid; }}
 tbody tr {{ border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent); }}
 tbody th {{ font-weight: normal; }}

@@ -1,29 +1,13 @@
-"""From records to rows: one row a model with its options, its seeds folded.
+"""What a leaderboard is made of: boards, their rows and the cells of these."""
 
-Rows are ranked only within one data set and protocol.
-"""
-
-import json
-import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mmrec_bench.cases import CaseTable, read_cases
-from mmrec_bench.comparison import labels, variant
-from mmrec_bench.errors import ConfigError, StorageError, did_you_mean
-from mmrec_bench.evaluation import interval
-from mmrec_bench.records import RunRecord, Stored
-from mmrec_bench.statistics import holm, paired_test
+from mmrec_bench.cases import CaseTable
+from mmrec_bench.records import RunRecord
 
 LEVEL = 0.05
-_RESAMPLES = 2000
-"""Enough for marks at `LEVEL` on boards of a hundred rows; `compare` draws more."""
-_MEANT = ("fit_seconds", "score_seconds", "cases_per_second", "prompt_tokens", "answer_tokens")
-_ADDED = ("cost_usd", "retries")
+"""A corrected p-value below it marks a difference."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +42,7 @@ class Row:
         records: one a seed, by seed.
         cells: metric -> cell.
         facts: columns of the table beside the metrics, raw values.
+        cases: per-case values, one table a record; () where not all of them are here.
     """
 
     rank: int
@@ -65,6 +50,7 @@ class Row:
     records: tuple[RunRecord, ...]
     cells: Mapping[str, Cell]
     facts: Mapping[str, object]
+    cases: tuple[CaseTable, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -94,275 +80,89 @@ class Board:
     note: str = ""
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """Cases, split, candidates, and what tells the board from others like it."""
+        facts = self.rows[0].facts
+        many = _count(facts["n_candidates"])
+        shown = (
+            f"the whole catalog of {many} items"
+            if facts["candidates"] == "full"
+            else f"{many} candidates ({facts['candidates']})"
+        )
+        words = [f"{_count(facts['n_cases'])} cases", str(facts["split"]), shown]
+        words += self.rows[0].records[0].spec.transfer_words()
+        return tuple([*words, self.note] if self.note else words)
+
+    @property
     def title(self) -> str:
         """Data set, cases, split and candidates in a line."""
-        facts = self.rows[0].facts
-        shown = (
-            "the whole catalog"
-            if facts["candidates"] == "full"
-            else f"{facts['n_candidates']} candidates ({facts['candidates']})"
-        )
-        words = [f"{self.dataset}: {facts['n_cases']} cases", str(facts["split"]), shown]
-        words += self.rows[0].records[0].spec.transfer_words()
-        return ", ".join([*words, self.note] if self.note else words)
+        return f"{self.dataset}: {', '.join(self.words)}"
+
+    @property
+    def legend(self) -> str:
+        """What bold cells, marks and intervals mean, in sentences."""
+        cells = [cell for row in self.rows for cell in row.cells.values()]
+        marks = []
+        if any(cell.p_best is not None for cell in cells):
+            marks.append("† differs from the best row")
+        if any(cell.p_baseline is not None for cell in cells):
+            marks.append(f"‡ differs from {self.baseline}")
+        parts = ["Bold: best."] if len(self.rows) > 1 else []
+        parts.append("Interval: 95 %, bootstrap over cases.")
+        if marks:
+            test = f"p below {LEVEL:g}, sign-flip permutation test over cases, Holm over the rows"
+            parts.append(f"{', '.join(marks)} ({test}).")
+        elif len(self.rows) > 1:
+            parts.append("No marks: per-case values do not lie beside these records.")
+        return " ".join(parts)
+
+    def best(self, metric: str) -> Row | None:
+        """Return the first of the rows with the best value; None where no row has one."""
+        values = [row.cells[metric].value for row in self.rows]
+        place = best_place(values, higher_is_better=self.higher_is_better[metric])
+        return None if place is None else self.rows[place]
+
+    def is_best(self, row: Row, metric: str) -> bool:
+        """Whether no row has a better value; several may share the best one."""
+        best = self.best(metric)
+        return best is not None and row.cells[metric].value == best.cells[metric].value
 
 
-@dataclass
-class _Seeds:
-    """Records of one variant while a row is made."""
-
-    stored: list[Stored]
-    tables: list[CaseTable] | None = field(default=None)
-
-    def per_case(self, metric: str) -> NDArray[np.float64] | None:
-        """Return (B,) values, seeds averaged; None where they are not here."""
-        if self.tables is None or any(metric not in table.values for table in self.tables):
-            return None
-        values = np.stack([table.values[metric] for table in self.tables])
-        return np.asarray(values.mean(axis=0), np.float64)
+def best_place(values: Sequence[float | None], *, higher_is_better: bool) -> int | None:
+    """Return where the first best value stands; None where none is defined."""
+    sign = 1.0 if higher_is_better else -1.0
+    defined = [(sign * value, -place) for place, value in enumerate(values) if value is not None]
+    return -max(defined)[1] if defined else None
 
 
-def build(
-    stored: Sequence[Stored],
-    *,
-    metrics: Sequence[str] = (),
-    sort: str | None = None,
-    baseline: str | None = None,
-) -> list[Board]:
-    """Return a board for each data set and protocol, in the order of their names.
+def told_apart(boards: Sequence[Board]) -> list[Board]:
+    """Note on boards of equal titles what differs: parts of the protocol, the data, or its hash.
 
     Args:
-        stored: records, in any order.
-        metrics: which to show, in this order; () = all that any row has.
-        sort: the metric that ranks; None = the first of `metrics`, else of the records.
-        baseline: name of a model that every row is tested against.
-
-    Raises:
-        ConfigError: no record has such a metric.
-        StorageError: per-case values that do not belong to their record.
+        boards: all that are shown beside one another; what was noted on them before is forgotten.
     """
-    known = {name for one in stored for name in one.record.metrics}
-    for name in (*metrics, *([sort] if sort else [])):
-        if name not in known:
-            raise ConfigError(f"no record has metric {name!r}{did_you_mean(name, known)}")
-    groups: dict[tuple[str, str, str], list[Stored]] = defaultdict(list)
-    for one in stored:
-        spec = one.record.spec
-        groups[spec.dataset.name, spec.dataset.version, spec.protocol_id].append(one)
-    boards = [_board(groups[key], tuple(metrics), sort, baseline) for key in sorted(groups)]
-    return _told_apart([board for board in boards if board.metrics])
+    bare = [replace(board, note="") for board in boards]
+    noted = [replace(board, note=_difference(board, bare)) for board in bare]
+    titles = [board.title for board in noted]
+    return [
+        replace(board, note=", ".join(filter(None, (board.note, f"protocol {board.protocol_id}"))))
+        if titles.count(board.title) > 1
+        else board
+        for board in noted
+    ]
 
 
-def _told_apart(boards: list[Board]) -> list[Board]:
-    """Add to boards of equal titles the parts of the protocol, or the version, that differ."""
-    found = []
-    for board in boards:
-        others = [one for one in boards if one.title == board.title and one is not board]
-        notes = [
-            f"{name}={value}"
-            for name, value in board.protocol.items()
-            if any(one.protocol.get(name) != value for one in others)
-        ]
-        if any(one.version != board.version for one in others):
-            notes.append(f"data {board.version[:8]}")
-        found.append(replace(board, note=", ".join(notes)))
-    return found
+def _difference(board: Board, boards: Sequence[Board]) -> str:
+    others = [one for one in boards if one.title == board.title and one is not board]
+    notes = [
+        f"{name}={value}"
+        for name, value in board.protocol.items()
+        if any(one.protocol.get(name) != value for one in others)
+    ]
+    if any(one.version != board.version for one in others):
+        notes.append(f"data {board.version[:8]}")
+    return ", ".join(notes)
 
 
-def _board(
-    group: list[Stored], metrics: tuple[str, ...], sort: str | None, baseline: str | None
-) -> Board:
-    variants: dict[str, list[Stored]] = defaultdict(list)
-    for one in sorted(group, key=lambda one: one.record.run_id):
-        variants[variant(one.record.spec)].append(one)
-    seeds = [_seeds(members) for members in variants.values()]
-    have = [set(one.stored[0].record.metrics) for one in seeds]
-    names = _names(seeds, have, metrics, sort)
-    better = {
-        name: one.record.metrics[name].higher_is_better
-        for one in group
-        for name in names
-        if name in one.record.metrics
-    }
-    cells = [{name: _cell(one, name) for name in names} for one in seeds]
-    order = sorted(
-        range(len(seeds)), key=lambda i: _key(cells[i], seeds[i], names[0], better) if names else 0
-    )
-    seeds, cells = [seeds[i] for i in order], [cells[i] for i in order]
-    reference = next(
-        (i for i, one in enumerate(seeds) if one.stored[0].record.spec.model.name == baseline), None
-    )
-    for name in names:
-        _mark(seeds, cells, name, better[name], reference)
-    told = labels([one.stored[0].record for one in seeds])
-    places = _ranks(cells, names)
-    rows = []
-    for rank, label, own, values in zip(places, told, seeds, cells, strict=True):
-        records = [each.record for each in own.stored]
-        rows.append(Row(rank, label, tuple(records), values, _facts(records)))
-    spec = group[0].record.spec
-    return Board(
-        dataset=spec.dataset.name,
-        version=spec.dataset.version,
-        protocol_id=spec.protocol_id,
-        protocol=spec.protocol,
-        metrics=names,
-        higher_is_better=better,
-        rows=tuple(rows),
-        baseline=None if reference is None else rows[reference].label,
-    )
-
-
-def _seeds(members: list[Stored]) -> _Seeds:
-    """Put seeds in order and read their per-case values, where all of them have any."""
-    members = sorted(members, key=lambda one: one.record.spec.seed)
-    found = _Seeds(members)
-    if all(one.record.cases for one in members):
-        try:
-            found.tables = [read_cases(one.path, one.record.cases) for one in members]
-        except StorageError:
-            if any(one.path.with_name(f"{one.path.stem}.cases.npz").exists() for one in members):
-                raise
-    return found
-
-
-def _names(
-    seeds: list[_Seeds], have: list[set[str]], metrics: tuple[str, ...], sort: str | None
-) -> tuple[str, ...]:
-    """Return the metrics of a board; the first one ranks, and where it can all rows have it."""
-    any_row = set.union(*have)
-    if metrics:
-        names = [name for name in metrics if name in any_row]
-    else:
-        first = seeds[0].stored[0].record.metrics
-        shared = [name for name in first if name in set.intersection(*have)]
-        names = [*shared, *sorted(any_row - set(shared))]
-    if sort in names:
-        names.remove(sort)
-        names.insert(0, sort)
-    return tuple(names)
-
-
-def _cell(one: _Seeds, name: str) -> Cell:
-    records = [stored.record for stored in one.stored]
-    found = [record.metrics[name] for record in records if name in record.metrics]
-    values = [each.value for each in found if each.value is not None]
-    if not values or len(values) < len(records):
-        return Cell(None)
-    if len(records) == 1:
-        return Cell(values[0], found[0].low, found[0].high)
-    sd = float(np.std(values, ddof=1))
-    per_case = one.per_case(name)
-    if per_case is None:
-        return Cell(float(np.mean(values)), seed_sd=sd)
-    ends = interval(per_case)
-    return Cell(float(np.mean(values)), _finite(ends.low), _finite(ends.high), sd)
-
-
-def _key(
-    cells: Mapping[str, Cell], one: _Seeds, metric: str, better: Mapping[str, bool]
-) -> tuple[float, str, str]:
-    value = cells[metric].value
-    record = one.stored[0].record
-    sign = -1.0 if better[metric] else 1.0
-    return (math.inf if value is None else sign * value), record.title, record.run_id
-
-
-def _ranks(cells: list[dict[str, Cell]], names: tuple[str, ...]) -> list[int]:
-    """Return places from 1; equal values share one."""
-    ranks: list[int] = []
-    for place, values in enumerate(cells, start=1):
-        same = place > 1 and values[names[0]].value == cells[place - 2][names[0]].value
-        ranks.append(ranks[-1] if same else place)
-    return ranks
-
-
-def _mark(
-    seeds: list[_Seeds],
-    cells: list[dict[str, Cell]],
-    name: str,
-    higher_is_better: bool,
-    reference: int | None,
-) -> None:
-    """Test each row against the best and the baseline, corrected over the rows of the board."""
-    sign = 1.0 if higher_is_better else -1.0
-    defined = [i for i, row in enumerate(cells) if row[name].value is not None]
-    if not defined:
-        return
-    best = max(defined, key=lambda i: (sign * (cells[i][name].value or 0.0), -i))
-    p_best = _p_values(seeds, defined, best, name)
-    p_base = {} if reference is None else _p_values(seeds, defined, reference, name)
-    for i in defined:
-        old = cells[i][name]
-        cells[i][name] = Cell(
-            *(old.value, old.low, old.high, old.seed_sd), p_best.get(i), p_base.get(i)
-        )
-
-
-def _p_values(
-    seeds: list[_Seeds], defined: Sequence[int], reference: int, name: str
-) -> dict[int, float]:
-    ours = seeds[reference].per_case(name)
-    if ours is None or seeds[reference].tables is None:
-        return {}
-    found: dict[int, float] = {}
-    for i in defined:
-        theirs = seeds[i].per_case(name)
-        if i != reference and theirs is not None and theirs.shape == ours.shape:
-            found[i] = paired_test(theirs, ours, resamples=_RESAMPLES).p_bootstrap
-    return dict(zip(found, holm(list(found.values())), strict=True))
-
-
-def _facts(records: list[RunRecord]) -> dict[str, object]:
-    """Return what stands beside the metrics: what ran, on what, and what it took."""
-    first = records[0]
-    spec = first.spec
-    full = spec.protocol["candidates"] == "full"
-    facts: dict[str, object] = {
-        "dataset": spec.dataset.name,
-        "dataset_version": spec.dataset.version[:12],
-        "protocol_id": spec.protocol_id,
-        "split": spec.protocol["split"],
-        "candidates": spec.protocol["candidates"],
-        "n_candidates": first.counts["n_items"] if full else spec.protocol["n_candidates"],
-        "n_cases": first.counts["n_cases"],
-        "model": spec.model.name,
-        "images": spec.images,
-        "permutations": spec.permutations,
-        "transfer": json.dumps(spec.transfer, sort_keys=True) if spec.transfer else None,
-        "n_seeds": len(records),
-        "seeds": " ".join(str(record.spec.seed) for record in records),
-        "options": json.dumps(spec.model.options, sort_keys=True),
-        "protocol": json.dumps(spec.protocol, sort_keys=True),
-        "run_id": " ".join(record.run_id for record in records),
-        **first.facts,
-    }
-    for section in ("instructions", "encoder", "vectors", "text_vectors", "audio_vectors"):
-        part = getattr(spec, section)
-        facts[section] = part.name if part else None
-    for package, column in (("mmrec-bench", "mmrec_bench"), ("torch", "torch")):
-        facts[column] = first.environment.get(package)
-    facts["device"] = first.environment.get("device")
-    for name in _MEANT:
-        facts[name] = _over([record.resources.get(name) for record in records], "mean")
-    for name in _ADDED:
-        facts[name] = _over([record.resources.get(name) for record in records], "sum")
-    memory = [record.resources.get("peak_memory_bytes") for record in records]
-    facts["peak_memory_bytes"] = _over(memory, "max")
-    return facts
-
-
-def _over(values: Sequence[float | int | None], how: str) -> float | int | None:
-    """Fold a resource over seeds; None where one of them is not known."""
-    known = [value for value in values if value is not None]
-    if not known or len(known) < len(values):
-        return None
-    if len(known) == 1:
-        return known[0]
-    if how == "mean":
-        return sum(known) / len(known)
-    return sum(known) if how == "sum" else max(known)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _count(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -59,9 +59,12 @@ def logarithmic(values: Sequence[float], start: float, end: float) -> Axis:
     """Return an axis of ratios around positive values."""
     low, high = min(values) / 1.3, max(values) * 1.3
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    few = len(decades) <= 3
-    marks = [m * 10.0**d for d in decades for m in ((1, 2, 5) if few else (1,))]
-    inside = [mark for mark in marks if low <= mark <= high]
+    inside: list[float] = []
+    for parts in ((1, 2, 5), (1, 3), (1,)):
+        marks = [part * 10.0**decade for decade in decades for part in parts]
+        inside = [mark for mark in marks if low <= mark <= high]
+        if len(inside) <= 6:
+            break
     if len(inside) < 2:
         inside = [tick for tick in linear((low, high), 0, 1, 6).ticks if low <= tick <= high]
     while len(inside) > 6:

@@ -1,9 +1,11 @@
 """A report while it is written: a folder beside the target, which it replaces as a whole."""
 
 import contextlib
+import glob
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,8 +72,7 @@ def drafted(target: Path) -> Iterator[Draft]:
     """
     check_target(target)
     target = target.absolute()
-    own = f".{target.name}.{os.getpid()}"
-    base = target.parent / f"{own}{TEMPORARY}"
+    base = target.parent / f"{_own(target)}{os.getpid()}{TEMPORARY}"
     try:
         _sweep(target)
         (base / "site").mkdir(parents=True)
@@ -102,11 +103,19 @@ def _swap(new: Path, target: Path, old: Path) -> None:
     sync_folder(target.parent)
 
 
+def _own(target: Path) -> str:
+    """Return what drafts of this report by this machine are called, before the process's number."""
+    return f".{target.name}.{socket.gethostname()}."
+
+
 def _sweep(target: Path) -> None:
-    """Remove drafts of this report whose process is gone, and put back what one of them held."""
-    for base in target.parent.glob(f".{target.name}.*{TEMPORARY}"):
-        number = base.name.removesuffix(TEMPORARY).rpartition(".")[2]
-        if not number.isdigit() or (not (base / "site").exists() and not (base / "old").exists()):
+    """Remove drafts of this report whose process is gone, and put back what one of them held.
+
+    Drafts of another machine on a shared disk stay: their processes cannot be looked up here.
+    """
+    for base in target.parent.glob(f"{glob.escape(_own(target))}*{TEMPORARY}"):
+        number = base.name.removeprefix(_own(target)).removesuffix(TEMPORARY)
+        if not number.isdecimal() or (not (base / "site").exists() and not (base / "old").exists()):
             continue
         with contextlib.suppress(PermissionError):
             if alive(int(number)) and int(number) != os.getpid():
@@ -117,10 +126,12 @@ def _sweep(target: Path) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process of this machine runs."""
+    """Whether a process of this machine runs; numbers that no process can have do not."""
+    if pid <= 0:  # to `kill` these name groups of processes
+        return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -1,11 +1,12 @@
 """The figures of a board: each a plot, its legend and the numbers as a table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from mmrec_bench.leaderboard import averaged
 from mmrec_bench.report.escaping import text
 from mmrec_bench.report.gathering import Sheet
 from mmrec_bench.report.plots import N_COLOURS, Mark, Series, intervals, key, lines, scatter
-from mmrec_bench.report.slices import averaged, means, slicings
+from mmrec_bench.report.slices import means, slicings
 
 _ACROSS = (
     ("cost_usd", "US dollars for all cases"),
@@ -24,12 +25,13 @@ def figures(sheet: Sheet, metric: str) -> str:
     marks = _marks(sheet, metric)
     if not marks:
         return f"<p class=note>No row has a value of {text(metric)}.</p>"
-    best = _best(marks, higher=sheet.board.higher_is_better[metric])
+    board = sheet.board
+    best = next(m.number for m in marks if board.is_best(board.rows[m.number - 1], metric))
     rows = [(f"{m.number} {m.label}", _num(m.y), _num(m.low), _num(m.high)) for m in marks]
     parts = [
         _figure(
-            "Intervals",
-            "Mean and 95 % bootstrap interval over cases; the band is the best row's.",
+            f"{metric} with 95 % intervals",
+            "Mean and bootstrap interval over cases; the band is the best row's.",
             intervals(marks, metric, best),
             _table(("row", metric, "low", "high"), rows),
         )
@@ -39,7 +41,7 @@ def figures(sheet: Sheet, metric: str) -> str:
     absent = [words for name, words in _ABSENT.items() if not _known(sheet, name)]
     if not sheet.cases:
         absent.append(
-            "no per-case values lie beside these records, so that there is no accuracy by slice; "
+            "no per-case values lie beside these records, so that no slices are; "
             "mmrec-bench evaluate writes them where a run's predictions are"
         )
     note = f'<p class="note">Not drawn: {text("; ".join(absent))}.</p>' if absent else ""
@@ -84,11 +86,6 @@ def _marks(sheet: Sheet, metric: str) -> list[Mark]:
     return found
 
 
-def _best(marks: Sequence[Mark], *, higher: bool) -> int:
-    choose: Callable[..., Mark] = max if higher else min
-    return choose(marks, key=lambda mark: mark.y).number
-
-
 def _known(sheet: Sheet, name: str) -> bool:
     """Whether a row has a positive number of a fact, which alone has a place on the axis."""
     values = [row.facts.get(name) for row in sheet.board.rows]
@@ -96,7 +93,7 @@ def _known(sheet: Sheet, name: str) -> bool:
 
 
 def _against(sheet: Sheet, metric: str, marks: Sequence[Mark], name: str, across: str) -> str:
-    title = f"Accuracy against {across}"
+    title = f"{metric} against {across}"
     placed, left_out = [], 0
     for mark in marks:
         value = sheet.board.rows[mark.number - 1].facts.get(name)
@@ -108,7 +105,12 @@ def _against(sheet: Sheet, metric: str, marks: Sequence[Mark], name: str, across
         return ""
     note = "Logarithmic axis; numbers are those of the leaderboard."
     if left_out:
-        note += f" {left_out} rows without such a number are left out."
+        rows_are = (
+            "1 row without such a number is"
+            if left_out == 1
+            else (f"{left_out} rows without such a number are")
+        )
+        note += f" {rows_are} left out."
     rows = [(f"{m.number} {m.label}", f"{m.x:.4g}", _num(m.y)) for m in placed]
     plot = scatter(placed, metric, across)
     return _figure(title, note, plot, _table(("row", across, metric), rows))
@@ -135,9 +137,8 @@ def _by_slice(sheet: Sheet, metric: str) -> list[str]:
             note += f" The first {len(shown)} rows of {len(series)}; the table has all."
         names = list(slicing.parts)
         rows = [(f"{s.number} {s.label}", *map(_num, s.values)) for s in series]
-        title = f"Accuracy by {slicing.title}"
-        spoken = f"{metric} by {slicing.title}"
-        plot = lines(shown, names, spoken, slicing.across, slicing.counts())
+        title = f"{metric} by {slicing.title}"
+        plot = lines(shown, names, title, slicing.across, slicing.counts())
         rows.append(("cases", *(f"{n:,}" for n in slicing.counts())))
         found.append(_figure(title, note, _legend(shown) + plot, _table(("row", *names), rows)))
     return found

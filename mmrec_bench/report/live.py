@@ -17,7 +17,7 @@ from mmrec_bench.report.draft import alive
 
 
 def runs_under_way(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return a line for each run that a living process holds.
+    """Return a line for each run that a process of this machine holds, or another one may hold.
 
     Args:
         folders: results folders.
@@ -26,22 +26,31 @@ def runs_under_way(folders: Sequence[Path]) -> list[dict[str, Any]]:
         title, done, total (0 = not known yet), and words for the rest; by title.
     """
     return [
-        _progress(path.parent)
+        _progress(path.parent, elsewhere)
         for folder in folders
         for path in sorted((folder / "runs").glob("*/spec.json"))
-        if _held(path.parent)
+        if (elsewhere := _claim(path.parent)) is not None
     ]
 
 
-def _held(folder: Path) -> bool:
-    """Whether the holder that the lock names lives; the lock itself is not tried."""
+def _claim(folder: Path) -> str | None:
+    """Return words about a claim that may stand; "" = it stands here, None = there is none.
+
+    The lock itself is not tried: that would keep it from a run for a moment. Its text names a
+    process, which only its own machine can look up. Elsewhere a run may have ended without clearing
+    the text, so nothing is sure.
+    """
     holder = RunLock(folder).holder()
     if not holder.pid:
-        return False
-    return holder.host != socket.gethostname() or alive(holder.pid)
+        return None
+    if not holder.host:
+        return "may be running on an unknown machine"
+    if holder.host != socket.gethostname():
+        return f"may be running on {holder.host}"
+    return "" if alive(holder.pid) else None
 
 
-def _progress(folder: Path) -> dict[str, Any]:
+def _progress(folder: Path, elsewhere: str) -> dict[str, Any]:
     done = sum(
         _rows(str(part), part.stat().st_mtime_ns)
         for part in (folder / "predictions").glob("part-*.npz")
@@ -53,7 +62,7 @@ def _progress(folder: Path) -> dict[str, Any]:
         "title": f"{folder.name} on {where}",
         "done": done,
         "total": total,
-        "words": _words(folder, done, total),
+        "words": ", ".join(filter(None, (_words(folder, done, total), elsewhere))),
     }
 
 

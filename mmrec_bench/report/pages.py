@@ -5,11 +5,11 @@ from importlib.metadata import version
 
 import yaml
 
-from mmrec_bench.leaderboard import Row
+from mmrec_bench.leaderboard import Board, Row
 from mmrec_bench.report.escaping import page, text
 from mmrec_bench.report.figures import figures, positions
 from mmrec_bench.report.gathering import Sheet
-from mmrec_bench.report.tables import COLUMNS, SHOWN_METRICS, leaderboard, note
+from mmrec_bench.report.tables import COLUMNS, SHOWN_METRICS, leaderboard
 
 EXPLORER_SCRIPTS = ("cases-data.js", "cases-detail.js", "cases-list.js")
 """Scripts of an explorer, in the order in which they are read."""
@@ -34,9 +34,10 @@ def index_page(sheets: Sequence[Sheet], explorers: Mapping[str, int], title: str
         f"under {_many(len(sheets), 'protocol')}. Rows are ranked only against those on the same "
         "cases."
     )
+    live = 'id="live" class="live" aria-label="Live progress" aria-live="polite" hidden'
     body = [
         f"<h1>{text(title)}</h1><p class=lead>{text(lead)}</p>",
-        '<section id="live" class="live" aria-live="polite" hidden></section>',
+        f"<section {live}></section>",
         _controls(sheets, datasets, n_rows),
     ]
     body += [_board(sheet, explorers.get(sheet.name)) for sheet in sheets]
@@ -63,13 +64,13 @@ def board_page(sheet: Sheet, explorer: int | None, title: str) -> str:
         f"<h1><bdi>{text(board.dataset)}</bdi></h1>",
         f"<p class=lead>{text(sheet.where)}{_cases_link(sheet, explorer)}</p>",
         leaderboard(board, sheet.name, caption=caption),
-        note(board),
+        _legend(board),
         _section("figures", "Figures", groups + bias, picker),
         _section("runs", "What ran", runs),
         _section("protocol", "Protocol", _protocol(sheet)),
     ]
     crumbs = f'<a href="index.html">Leaderboards</a> <span>/</span> <b>{text(board.dataset)}</b>'
-    head = f"{board.dataset} · {title}"
+    head = f"{board.title} · {title}"
     return _page(head, "one", crumbs, ["table.js", "board.js"], "\n".join(body))
 
 
@@ -88,7 +89,7 @@ def cases_page(sheet: Sheet, title: str, n_shown: int) -> str:
         '<noscript><p class="note">Cases are drawn by a script; scripts are off.</p></noscript>'
         f'<div id="explorer" data-folder="data/{sheet.name}"></div>'
     )
-    return _page(f"Cases of {board.dataset} · {title}", "cases", crumbs, EXPLORER_SCRIPTS, body)
+    return _page(f"Cases of {board.title} · {title}", "cases", crumbs, EXPLORER_SCRIPTS, body)
 
 
 def _page(title: str, kind: str, crumbs: str, scripts: Sequence[str], body: str) -> str:
@@ -142,24 +143,28 @@ def _board(sheet: Sheet, explorer: int | None) -> str:
     board = sheet.board
     return (
         f'<section class="sheet-of" data-dataset="{text(board.dataset)}" '
-        f'aria-labelledby="h-{sheet.name}"><div class="head"><h2 id="h-{sheet.name}">'
+        f'aria-label="{text(board.title)}"><div class="head"><h2>'
         f'<a href="{sheet.name}.html"><bdi>{text(board.dataset)}</bdi></a></h2>'
         f'<p>{text(sheet.where)} · <span class="id">{text(board.protocol_id)}</span></p>'
         f'<p class="links"><a href="{sheet.name}.html" aria-label="Figures '
         f'and runs of {text(board.dataset)}, protocol {text(board.protocol_id)}">Figures</a>'
         f"{_cases_link(sheet, explorer)}</p></div>"
         f"{leaderboard(board, sheet.name, caption=f'protocol {text(board.protocol_id)}')}"
-        f"{note(board)}</section>"
+        f"{_legend(board)}</section>"
     )
+
+
+def _legend(board: Board) -> str:
+    return f'<p class="note">{text(board.legend)}</p>'
 
 
 def _cases_link(sheet: Sheet, explorer: int | None) -> str:
     if explorer is None:
         return ""
     return (
-        f' <a href="{sheet.name}-cases.html" aria-label="Explore {explorer} cases of '
+        f' <a href="{sheet.name}-cases.html" aria-label="Explore {explorer:,} cases of '
         f'{text(sheet.board.dataset)}, protocol {text(sheet.board.protocol_id)}">'
-        f"{explorer:,} cases</a>"
+        f"Explore {explorer:,} cases</a>"
     )
 
 

@@ -57,7 +57,7 @@ def intervals(marks: Sequence[Mark], metric: str, best: int) -> str:
     """Draw a dot and a whisker a row; the best one's whisker shades the plot."""
     height = 34 + _ROW * len(marks)
     ends = [v for m in marks for v in (m.y, m.low, m.high) if v is not None]
-    axis = linear(ends, _LABELS, WIDTH - 12)
+    axis = linear(ends, _LABELS, WIDTH - 20)  # half a tick's words stand beyond it
     bottom = height - 30
     parts = [_grid(axis, 4, bottom, vertical=True)]
     for place, mark in enumerate(marks):
@@ -71,7 +71,7 @@ def intervals(marks: Sequence[Mark], metric: str, best: int) -> str:
                     f'height="{bottom - 4}"/>'
                 )
             parts.append(f'<path class="whisker{own}" d="M{left} {y}H{right}"/>')
-        shown = f"{mark.number}  {clip(mark.label, 28)}"
+        shown = f"{mark.number}  {clip(mark.label, 23)}"
         parts.append(
             f'<g><title>{text(mark.label)}: {_interval(mark)}</title><text class="name{own}" x="0" '
             f'y="{y + 4}">{text(shown)}</text><circle class="dot{own}" cx="{axis.place(mark.y)}" '

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmrec_bench.errors import UnknownNameError
-from mmrec_bench.leaderboard import Board, build
+from mmrec_bench.leaderboard import Board, build, by_board, told_apart
 from mmrec_bench.plugins import Plugins
 from mmrec_bench.progress import progress
 from mmrec_bench.records import Stored, read_records
 from mmrec_bench.report.draft import Draft, drafted
 from mmrec_bench.report.escaping import static
 from mmrec_bench.report.explorer import write_explorer
-from mmrec_bench.report.gathering import Sheet, sheet
+from mmrec_bench.report.gathering import Sheet
 from mmrec_bench.report.pages import EXPLORER_SCRIPTS, board_page, cases_page, index_page
 from mmrec_bench.report.thumbnails import Thumbnails
 
@@ -90,7 +90,7 @@ def build_report(
         target: the report's folder; replaced as a whole where it is a report.
         options: what it shows.
         plugins: for data sets, builders and encoders.
-        known: boards of earlier reports with the same options; added to.
+        known: boards of the report before, with the same options; becomes those of this one.
 
     Raises:
         StorageError: a record that cannot be believed, or a folder that is not ours.
@@ -99,7 +99,7 @@ def build_report(
     with drafted(target) as draft:
         stored = _chosen(read_records(*folders), options)
         boards = _boards(stored, options, {} if known is None else known)
-        sheets = [sheet(board, stored) for board in boards]
+        sheets = [Sheet(board) for board in boards]
         for name in _STATIC:
             draft.text(f"static/{name}", static(name))
         thumbnails = Thumbnails(draft.folder / "pictures") if options.pictures else None
@@ -138,27 +138,24 @@ def _chosen(stored: list[Stored], options: ReportOptions) -> list[Stored]:
 
 def _boards(stored: Sequence[Stored], options: ReportOptions, known: Known) -> list[Board]:
     """Build the boards one by one, since testing all of their rows takes a while."""
-    groups: dict[tuple[str, str, str], list[Stored]] = {}
-    for one in stored:
-        spec = one.record.spec
-        groups.setdefault((spec.dataset.name, spec.dataset.version, spec.protocol_id), []).append(
-            one
-        )
-    boards = []
+    earlier, boards = dict(known), []
+    known.clear()  # boards of which a record is gone or new are let go
     with progress("leaderboards", total=len(stored), unit="records") as bar:
-        for key in sorted(groups):
-            group = groups[key]
+        for group in by_board(stored):
             mark = tuple(sorted(one.record.digest + one.record.cases for one in group))
-            if mark not in known:
-                have = {name for one in group for name in one.record.metrics}
-                metrics = [name for name in options.metrics if name in have]
-                told = metrics or not options.metrics
-                known[mark] = (
-                    build(group, metrics=metrics, baseline=options.baseline) if told else []
-                )
+            known[mark] = earlier[mark] if mark in earlier else _built(group, options)
             boards += known[mark]
             bar.advance(len(group))
-    return boards
+    return told_apart(boards)
+
+
+def _built(group: Sequence[Stored], options: ReportOptions) -> list[Board]:
+    """Build the board of a group; [] where it has none of the metrics asked for."""
+    have = {name for one in group for name in one.record.metrics}
+    metrics = [name for name in options.metrics if name in have]
+    if options.metrics and not metrics:
+        return []
+    return build(group, metrics=metrics, baseline=options.baseline)
 
 
 def _explorers(

@@ -1,6 +1,6 @@
 """Accuracy by kind of case, from the per-case values beside records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,14 +73,6 @@ def means(
         error = 1.96 * float(own.std(ddof=1)) / len(own) ** 0.5
         found.append((float(own.mean()), error))
     return tuple(mean for mean, _ in found), tuple(error for _, error in found)
-
-
-def averaged(tables: Sequence[CaseTable], metric: str) -> NDArray[np.float64] | None:
-    """Return (B,) values of a metric, seeds averaged; None where one of them has none."""
-    if not tables or any(metric not in table.values for table in tables):
-        return None
-    stacked = np.stack([table.values[metric] for table in tables])
-    return np.asarray(stacked.mean(axis=0), np.float64)
 
 
 def _by_length(table: CaseTable) -> dict[str, BoolArray]:

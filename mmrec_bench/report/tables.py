@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmrec_bench.leaderboard import Board, Row
-from mmrec_bench.leaderboard.rows import LEVEL, Cell
+from mmrec_bench.leaderboard import LEVEL, Board, Cell, Row
 from mmrec_bench.report.axes import short
 from mmrec_bench.report.escaping import text
 from mmrec_bench.report.plots import strip
@@ -74,32 +73,15 @@ def leaderboard(board: Board, name: str, *, caption: str) -> str:
         kind = "text" if c.name in ("device", "mmrec_bench") else "number"
         head.append(_heading(f"f:{c.name}", c.title, c.about, kind=kind, hide=not c.shown))
     ends = _ends(board, first)
-    best = {metric: _best(board, metric) for metric in board.metrics}
     body = "\n".join(
-        _row(board, row, number, columns, ends, best)
-        for number, row in enumerate(board.rows, start=1)
+        _row(board, row, number, columns, ends) for number, row in enumerate(board.rows, start=1)
     )
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="Leaderboard of '
-        f'{text(board.dataset)}, scrolls sideways"><table class="board" id="t-{name}">'
+        f'{text(board.title)}, scrolls sideways"><table class="board" id="t-{name}">'
         f"<caption>{caption}</caption><thead><tr>{''.join(head)}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
-
-
-def note(board: Board) -> str:
-    """Say what the marks of a board mean."""
-    words = (
-        f"Bold: best. † differs from the best row, p < {LEVEL:g} (paired bootstrap over cases, "
-        "Holm over the rows)."
-    )
-    if board.baseline is not None:
-        words += f" ‡ differs from {board.baseline}."
-    if all(c.p_best is None for row in board.rows for c in row.cells.values()) and (
-        len(board.rows) > 1
-    ):
-        words = "Bold: best. No marks: per-case values do not lie beside these records."
-    return f'<p class="note">{text(words)}</p>'
 
 
 def _heading(col: str, title: str, about: str, *, kind: str, hide: bool = False) -> str:
@@ -118,7 +100,6 @@ def _row(
     number: int,
     columns: Sequence[Column],
     ends: tuple[float, float],
-    best: dict[str, float | None],
 ) -> str:
     first, label = board.metrics[0], text(row.label)
     cells = [
@@ -127,7 +108,7 @@ def _row(
     ]
     for place, metric in enumerate(board.metrics):
         hidden = " hidden" if place >= SHOWN_METRICS else ""
-        cells.append(_metric(metric, row.cells[metric], best[metric], hidden))
+        cells.append(_metric(metric, row.cells[metric], hidden, best=board.is_best(row, metric)))
         if place == 0:
             own = row.cells[first]
             told = strip(own.value, own.low, own.high, ends)
@@ -150,11 +131,11 @@ def _bdi(shown: str) -> str:
     return f"<bdi>{shown}</bdi>"
 
 
-def _metric(metric: str, cell: Cell, best: float | None, hidden: str) -> str:
+def _metric(metric: str, cell: Cell, hidden: str, *, best: bool) -> str:
     if cell.value is None:
         return f'<td data-col="m:{text(metric)}" data-v=""{hidden}>–</td>'
     shown = f"{cell.value:.4f}" if abs(cell.value) < 100 else f"{cell.value:.1f}"
-    if cell.value == best:
+    if best:
         shown = f"<strong>{shown}</strong>"
     marks = "†" if cell.p_best is not None and cell.p_best < LEVEL else ""
     marks += "‡" if cell.p_baseline is not None and cell.p_baseline < LEVEL else ""
@@ -188,11 +169,3 @@ def _ends(board: Board, metric: str) -> tuple[float, float]:
     cells = [row.cells[metric] for row in board.rows]
     known: list[Any] = [v for c in cells for v in (c.value, c.low, c.high) if v is not None]
     return (min(known), max(known)) if known else (0.0, 0.0)
-
-
-def _best(board: Board, metric: str) -> float | None:
-    values = [row.cells[metric].value for row in board.rows]
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    return max(known) if board.higher_is_better[metric] else min(known)

@@ -143,6 +143,22 @@ class Worst:
         return Measurement.mean(ranks.n_better + ranks.n_tied / 2)
 
 
+class Slips:
+    """A metric with a fault."""
+
+    higher_is_better = True
+
+    class Config(ComponentConfig):
+        """No options."""
+
+    def __init__(self, config: Config) -> None:
+        del config
+        self.name = "slips"
+
+    def measure(self, outcomes: Outcomes) -> Measurement:
+        return Measurement.mean(outcomes.ranks.no_such_column)  # type: ignore[attr-defined]
+
+
 @hookimpl
 def mmrec_register_datasets() -> Iterable[Entry]:
     return [Entry("toy", "tests.core.searched:Toy", "toy")]
@@ -155,7 +171,10 @@ def mmrec_register_models() -> Iterable[Entry]:
 
 @hookimpl
 def mmrec_register_metrics() -> Iterable[Entry]:
-    return [Entry("place", "tests.core.searched:Worst", "place")]
+    return [
+        Entry("place", "tests.core.searched:Worst", "place"),
+        Entry("slips", "tests.core.searched:Slips", "slips"),
+    ]
 
 
 def plugins() -> Plugins:

@@ -160,6 +160,18 @@ def test_errors_made_on_purpose_and_a_full_disk_pass_as_they_are() -> None:
         raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.EACCES, errno.EROFS])
+def test_a_broken_pipe_and_a_file_that_may_not_be_read_are_told_with_their_step(
+    number: int,
+) -> None:
+    error = OSError(number, os.strerror(number), "weights.bin")
+    with (
+        pytest.raises(PluginError, match=r"failed in restore: .*'weights\.bin'"),
+        guard.calling("model", "m", str, "restore"),
+    ):
+        raise error
+
+
 def test_a_long_message_of_many_lines_is_one_short_line() -> None:
     with pytest.raises(PluginError) as caught, guard.blaming("it failed"):
         raise ValueError("many\nlines " * 200)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from mmrec_bench.cli.options import resolve_config
 from mmrec_bench.config import (
     ComponentConfig,
     ProtocolConfig,
@@ -95,3 +96,62 @@ def test_a_configuration_that_is_no_mapping_is_one_clear_line(
     with pytest.raises(ConfigError, match=r"bad\.yaml") as caught:
         read_yaml(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("2024-13-45", "month must be in"),
+        ("9" * 5000, "4300"),
+        ("9" * 400, "more than 300 digits"),
+        (f"0x{'f' * 5000}", "more than 300 digits"),
+        ("[" * 5000, "nested too deeply"),
+    ],
+)
+def test_a_value_that_cannot_be_is_one_clear_line(text: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"option model\.k .*{reason}") as caught:
+        parse_override(f"model.k={text}")
+    assert "\n" not in str(caught.value)
+    path = tmp_path / "odd.yaml"
+    path.write_text(f"model: {{name: x, k: {text}}}")
+    with pytest.raises(ConfigError, match=rf"odd\.yaml .*{reason}"):
+        read_yaml(path)
+
+
+def test_a_key_that_is_no_name_is_one_clear_line() -> None:
+    with pytest.raises(ConfigError, match="configuration: the key 1 is no name"):
+        RunConfig.parse({**BASE, 1: 2})  # type: ignore[dict-item]
+    with pytest.raises(ConfigError, match=r"protocol\.1"):
+        RunConfig.parse({**BASE, "protocol": {1: 2}})
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "override"), [("protocol", [1], "split=given"), ("model", 3, "k=1")]
+)
+def test_an_override_of_a_section_that_is_no_mapping_is_one_clear_line(
+    section: str, value: object, override: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{section} is .*, expected .*mapping of options"):
+        RunConfig.parse({**BASE, section: value}, [f"{section}.{override}"])
+
+
+def test_a_split_from_the_command_line_needs_a_protocol_that_is_a_mapping(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("{model: popularity, dataset: amazon, protocol: [1]}")
+    with pytest.raises(ConfigError, match=r"protocol is \[1\], expected a mapping"):
+        resolve_config(path, {"protocol": "given"}, ())
+
+
+def test_an_override_reaches_options_that_are_written_out() -> None:
+    values = {**BASE, "model": {"name": "x", "options": {"epochs": 1, "size": 2}}}
+    config = RunConfig.parse(values, ["model.epochs=3"])
+    assert config.model.options == {"epochs": 3, "size": 2}
+
+
+@pytest.mark.parametrize("text", [".inf", "-.inf", ".nan"])
+def test_what_is_no_finite_number_is_refused_since_json_has_none(text: str) -> None:
+    value = parse_override(f"model.learning_rate={text}")[2]
+    with pytest.raises(ConfigError, match=r"model\.learning_rate: .*finite number"):
+        build_config(Options, {"learning_rate": value}, "model")
+    with pytest.raises(ConfigError, match=r"protocol\.min_rating: .*finite number"):
+        RunConfig.parse(BASE, [f"protocol.min_rating={text}"])

@@ -9,15 +9,15 @@ import pytest
 
 from mmrec_bench import hookspecs
 from mmrec_bench.contract.registered import Asked, check
-from mmrec_bench.interfaces import Recommender, Teacher, WritingRequest, Written
-from mmrec_bench.plugins import Plugins, find_entry_points, installed, load, load_file
+from mmrec_bench.interfaces import Recommender
+from mmrec_bench.plugins import KINDS, Plugins, find_entry_points, installed, load, load_file
+from mmrec_bench.teaching import Teacher, WritingRequest, Written
 from mmrec_bench.testing import RecommenderTests
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "plugins"
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-KINDS = ("model", "dataset", "instructions", "encoder", "metric", "teacher", "tracker")
 
 
 def blocks_of(page: str) -> tuple[str, list[str]]:
@@ -55,18 +55,20 @@ def test_the_file_on_a_page_keeps_the_contract_of_its_kind(
 
 
 def test_the_tests_on_the_pages_pass(tmp_path: Path) -> None:
+    written = set()
     for page in (one for one in KINDS if one != "teacher"):
         file, blocks = blocks_of(page)
+        written.add(f"test_{file}")
         (tmp_path / f"test_{file}").write_text("\n".join(blocks[:2]), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        [sys.executable, "-m", "pytest", "-q", "-rp", "-p", "no:cacheprovider", "."],
         capture_output=True,
         text=True,
         check=False,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stdout
-    assert re.search(r"(\d+) passed", done.stdout)
+    assert set(re.findall(r"^PASSED (\w+\.py)::", done.stdout, re.MULTILINE)) == written
 
 
 def test_the_teacher_in_the_docs_writes_one_answer_a_request(
@@ -103,6 +105,15 @@ class TestModelInTheReadme(RecommenderTests):
         return recommender
 
 
+def test_every_module_of_the_core_is_in_the_tree() -> None:
+    core = [
+        one for one in (ROOT / "mmrec_bench").iterdir() if not one.name.startswith(("_", "py."))
+    ]
+    names = [f"{one.name}/" if one.is_dir() else one.name for one in core]
+    tree = set(re.findall(r"[\w/.]+", CONTRIBUTING.split("```")[1]))
+    assert not [name for name in names if name not in tree]
+
+
 @pytest.mark.parametrize(
     "hook", [name for name in vars(hookspecs) if name.startswith("mmrec_register")]
 )
@@ -112,9 +123,7 @@ def test_every_hook_is_documented_with_its_arguments(hook: str) -> None:
     assert inspect.getdoc(getattr(hookspecs, hook))
 
 
-@pytest.mark.parametrize(
-    "kind", ["dataset", "instructions", "encoder", "model", "metric", "teacher", "tracker"]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_registered_name_is_in_the_readme(kind: str) -> None:
     missing = [
         owned.entry.name
@@ -124,7 +133,7 @@ def test_every_registered_name_is_in_the_readme(kind: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("kind", ["dataset", "instructions", "encoder", "model", "teacher"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_option_is_called_name_which_names_the_component(kind: str) -> None:
     registry = installed()[kind]
     assert not [
@@ -134,7 +143,7 @@ def test_no_option_is_called_name_which_names_the_component(kind: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", ["dataset", "instructions", "encoder", "model", "teacher"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_option_of_every_component_is_described(kind: str) -> None:
     registry = installed()[kind]
     missing = [

@@ -126,6 +126,8 @@ def test_scores_of_another_shape_are_an_error_that_names_both() -> None:
         rank(array([[1], [2]]), full([[0]]))
     with pytest.raises(ModelError, match="cover 2 items, but a target has the number 5"):
         rank(array([[1, 2]]), full([[5]]))
+    with pytest.raises(ModelError, match="cover 2 items, but a masked item has the number 3"):
+        rank(array([[1, 2], [1, 2]]), full([[1], [1]], [[3], []]))
 
 
 def test_targets_that_cannot_be_ranked_are_an_error() -> None:
@@ -197,7 +199,7 @@ def test_blocks_do_not_change_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None
     scores = rng.integers(0, 9, (50, 40)).astype(np.float32)
     cases = full([rng.permutation(40)[: 1 + i % 3].tolist() for i in range(50)])
     whole = rank(scores, cases)
-    monkeypatch.setattr("mmrec_bench.evaluation.BLOCK", 130)
+    monkeypatch.setattr("mmrec_bench.counting.CACHED", 130)
 
     assert_same(rank(scores, cases), whole)
 
@@ -295,7 +297,7 @@ def test_intervals_follow_the_seed_and_not_the_blocks(monkeypatch: pytest.Monkey
 
     assert interval(values, seed=1) == first
     assert interval(values, seed=2) != first
-    monkeypatch.setattr("mmrec_bench.evaluation.BLOCK", 1)
+    monkeypatch.setattr("mmrec_bench.resampling._BLOCK", 1)
     # Sums in another order may differ in their last digit.
     assert interval(values, seed=1).low == pytest.approx(first.low, rel=1e-12)
 

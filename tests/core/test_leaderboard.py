@@ -10,7 +10,7 @@ import pytest
 from mmrec_bench.cases import CaseTable, cases_path, read_cases, write_cases
 from mmrec_bench.comparison import compare, labels, load_groups
 from mmrec_bench.errors import ConfigError, MMRecError, ProtocolError, StorageError
-from mmrec_bench.leaderboard import FORMATS, Board, build, render
+from mmrec_bench.leaderboard import FORMATS, Board, averaged, build, render, told_apart
 from mmrec_bench.records import Interval, RunRecord, RunSpec, Stored, digest, write_record
 from tests.core.test_records import make_record, make_spec
 
@@ -170,6 +170,11 @@ def test_a_name_that_a_spreadsheet_would_run_is_quoted() -> None:
     assert ",'=cmd()," in text
 
 
+def test_latex_writes_signs_that_its_default_font_has_not_as_formulas() -> None:
+    text = render(build(plain([make_record(make_spec("m"), backbone="a<b>c|d")])), "latex")
+    assert "m [a$<$b$>$c$|$d]" in text
+
+
 def test_latex_has_as_many_cells_as_columns() -> None:
     text = render(build(plain([make_record(make_spec("a_b"), 0.25)])), "latex")
     [spec] = [line for line in text.splitlines() if line.startswith(r"\begin{tabular}")]
@@ -185,7 +190,7 @@ def test_cases_come_back_and_tampering_shows(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table.values["ndcg@10"], noise(0))
     changed = CaseTable(**{**vars(table), "values": {"ndcg@10": noise(1)}})
     write_cases(stored.path, changed)
-    with pytest.raises(StorageError, match="changed after it was written"):
+    with pytest.raises(StorageError, match="is not what its record was made with"):
         build([stored])
     cases_path(stored.path).write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(StorageError, match="cannot read"):
@@ -248,3 +253,62 @@ def test_boards_of_one_title_say_in_what_they_differ() -> None:
         "permute_ids=False",
         "permute_ids=True",
     ]
+
+
+def test_boards_made_apart_are_told_apart_once_they_are_together() -> None:
+    spec = make_spec("a")
+    others = [
+        spec.model_copy(update={"protocol": {**spec.protocol, "permute_ids": True}}),
+        spec.model_copy(update={"candidates_hash": "c2"}),
+    ]
+    stored = plain([make_record(one) for one in (spec, *others)])
+    apart = [board for one in stored for board in build([one])]
+    assert len({board.title for board in apart}) == 1
+    together = told_apart(apart)
+    assert len({board.title for board in together}) == 3
+    assert together == told_apart(together) == told_apart(apart)
+    by_title = {board.title: board for board in build(stored)}
+    assert {board.title: board.protocol_id for board in together} == {
+        title: board.protocol_id for title, board in by_title.items()
+    }
+
+
+def test_all_rows_of_the_best_value_are_bold() -> None:
+    records = [make_record(make_spec(m), v) for m, v in (("a", 0.5), ("b", 0.5), ("c", 0.1))]
+    [board] = build(plain(records))
+    best = board.best("ndcg@10")
+    assert best is not None
+    assert best.label == "a"
+    assert render([board], "markdown").count("**0.5000") == 2
+
+
+def test_rows_of_other_cases_are_not_tested(tmp_path: Path) -> None:
+    stored = [
+        measured(tmp_path, make_spec("a"), noise(0, 0.6)),
+        measured(tmp_path, make_spec("b"), noise(1, 0.4), users="others"),
+    ]
+    [board] = build(stored)
+    assert all(row.cells["ndcg@10"].p_best is None for row in board.rows)
+    assert "No marks" in board.legend
+
+
+def test_a_row_of_which_one_seed_has_no_cases_here_has_no_interval(tmp_path: Path) -> None:
+    stored = [measured(tmp_path, make_spec("a", seed=s), noise(s)) for s in (0, 1)]
+    cases_path(stored[0].path).unlink()
+    [row] = build(stored)[0].rows
+    assert row.cases == ()
+    assert (row.cells["ndcg@10"].low, row.cells["ndcg@10"].high) == (None, None)
+
+
+def test_seeds_are_averaged_where_all_have_the_metric_on_the_same_cases() -> None:
+    def table(values: list[float], users: str = "u") -> CaseTable:
+        few = np.zeros(2, np.int32), np.zeros(2, np.int64), np.ones(2, np.bool_)
+        return CaseTable(users, {"m": np.array(values)}, *few)
+
+    tables = [table([0.0, 1.0]), table([1.0, 1.0])]
+    found = averaged(tables, "m")
+    assert found is not None
+    assert found.tolist() == [0.5, 1.0]
+    assert averaged(tables, "other") is None
+    assert averaged([], "m") is None
+    assert averaged([*tables, table([0.0, 0.0], "others")], "m") is None

@@ -34,16 +34,6 @@ def plugins() -> Iterator[Plugins]:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A small `user item item ...` file."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    lines = [f"u{u} " + " ".join(f"i{(u * 3 + j * j) % 17}" for j in range(6)) for u in range(30)]
-    (folder / "toy.txt").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-@pytest.fixture
 def run(root: Path, plugins: Plugins) -> Run:
     """Runs the talker, with trackers where they are named, in folders of their own."""
 

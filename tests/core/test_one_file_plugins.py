@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -146,3 +147,26 @@ def test_a_missing_file_ends_the_command_with_one_line(tmp_path: Path) -> None:
     done = mmrec("list", "models", "--plugin", tmp_path / "gone.py", check=1)
     assert done.stderr.startswith("error: plugin file")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (errno.EACCES, "error: cannot read or write weights.bin: Permission denied"),
+        (errno.ENOSPC, "error: cannot write weights.bin: No space left on device"),
+    ],
+)
+def test_a_file_that_may_not_be_used_and_a_full_disk_are_one_line_each(
+    number: int, line: str, tmp_path: Path
+) -> None:
+    source = (
+        "import click, os\n"
+        "from mmrec_bench.hookspecs import hookimpl\n"
+        "@hookimpl\n"
+        "def mmrec_register_commands(cli):\n"
+        "    @cli.command()\n"
+        "    def stumble():\n"
+        f"        raise OSError({number}, os.strerror({number}), 'weights.bin')\n"
+    )
+    done = mmrec("stumble", check=1, MMREC_PLUGINS=str(written(tmp_path, source)))
+    assert done.stderr == f"{line}\n"

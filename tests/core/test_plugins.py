@@ -78,6 +78,26 @@ def test_a_broken_plugin_is_named_and_the_rest_goes_on(
     assert "popularity" in plugins["model"].names()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ("'x', None, 's'", "target None, expected a string"),
+        ("'x', 'a:B', None", "summary None, expected a string"),
+        ("'x', 'a:B', 's', options=[1]", "options [1], expected a mapping"),
+        ("'x', 'a:B', 's', extra=3", "extra 3, expected a string or None"),
+        ("'x', 'a:B', 's', baselines=('random',)", "baselines ('random',), expected a tuple of"),
+        ("None, 'a:B', 's'", "under the name None"),
+    ],
+)
+def test_an_entry_with_a_part_of_another_type_is_named_and_the_rest_goes_on(
+    arguments: str, reason: str, plugin_folder: Path
+) -> None:
+    source = REGISTERS.replace('{name!r}, {target!r}, "a test"', arguments)
+    plugins = load_module(plugin_folder, "odd_plugin", source)
+    assert reason in plugins.broken[0].reason
+    assert "popularity" in plugins["model"].names()
+
+
 def test_a_plugin_with_one_bad_entry_registers_nothing(plugin_folder: Path) -> None:
     source = REGISTERS.format(name="fine", target="a:B").replace(
         '"a test")]', '"a test"), Entry("popularity", "a:B", "clash")]'

@@ -65,7 +65,7 @@ def test_listeners_hear_every_step_whatever_is_shown() -> None:
     set_mode("quiet")
     with listening(heard.append):
         with progress("fit", total=3, unit="steps", done=1) as bar:
-            bar.advance(1, loss=0.5, backbone="small")
+            bar.advance(1, loss=0.5, backbone="small", best=None)  # type: ignore[arg-type]
             bar.advance(1)
         with progress("other") as bar:
             bar.advance(2, ndcg=1)

@@ -1,5 +1,8 @@
 import json
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +136,16 @@ def test_the_objective_holds_no_test_case_nor_what_it_came_from(tmp_path: Path) 
     assert not [value for value in vars(objective).values() if value is task]
 
 
+@pytest.mark.parametrize("mask_seen", [True, False])
+def test_a_model_is_told_whether_the_protocol_masks_what_was_seen(
+    tmp_path: Path, *, mask_seen: bool
+) -> None:
+    config = configure(also=["protocol.candidates=full", f"protocol.mask_seen={mask_seen}"])
+    task, workspace = prepare(config, tmp_path)
+    objective = Objective(task, workspace, PLUGINS, Search({}))
+    assert objective.training_data(objective.plan({})).mask_seen == mask_seen
+
+
 @pytest.mark.parametrize("candidates", ["full", "uniform"])
 def test_the_value_is_the_metric_over_all_validation_cases(candidates: str, tmp_path: Path) -> None:
     config = configure(also=[f"protocol.candidates={candidates}", "protocol.n_candidates=6"])
@@ -212,7 +225,9 @@ def test_when_every_setting_fails_the_last_reason_is_told(tmp_path: Path) -> Non
         search(configure(fails="model"), tmp_path, texts=["model.x=0.8,0.7"], n_trials=5)
 
 
-def test_a_fault_in_the_model_ends_the_search_and_names_its_owner(tmp_path: Path) -> None:
+def test_a_fault_in_the_model_ends_the_search_and_its_trial_waits_for_the_mending(
+    tmp_path: Path,
+) -> None:
     config = configure(fails="bug")
     with pytest.raises(PluginError, match=r"'dial' of searched failed in fit: TypeError: a bug"):
         search(config, tmp_path, n_trials=5)
@@ -224,8 +239,70 @@ def test_a_fault_in_the_model_ends_the_search_and_names_its_owner(tmp_path: Path
         start=None,
     ) as study:
         (trial,) = study.trials()
-    assert trial.state == "failed"
-    assert "a bug" in trial.reason
+        assert trial.state == "running"
+        claim = study.claim(1)
+        assert claim is not None
+        assert (claim.number, claim.settings, claim.noted("deaths")) == (0, {"model.x": 0.9}, 0)
+        study.put_back(claim)
+
+
+def test_the_first_trial_is_the_model_as_it_is_to_the_last_digit(tmp_path: Path) -> None:
+    for _ in range(2):  # also when it is read again
+        selection = search(configure(x=0.123456), tmp_path, n_trials=2)
+        assert selection.own == selection.trials[0]
+        assert selection.own is not None
+        assert selection.own.settings == {"model.x": 0.123456}
+        planned = Objective(*prepare(configure(x=0.123456), tmp_path), PLUGINS, Search({})).plan({})
+        assert selection.own.spec_hash == planned.spec.hash
+
+
+def test_a_terminated_search_leaves_its_trial_to_the_next_and_ends_by_the_signal(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    script = (
+        "import sys; from pathlib import Path; from tests.core import test_selection as t; "
+        "t.search(t.configure(Path(sys.argv[1]), steps=1, seconds=60.0), Path(sys.argv[2]),"
+        " n_trials=1)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(log), str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.PIPE,
+    )
+    while process.poll() is None and not log.exists():
+        time.sleep(0.05)
+    process.terminate()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM, error.decode()
+    (folder,) = (tmp_path / "tuning").iterdir()
+    space = build_space(configure(), searchable(configure(), PLUGINS))
+    with Study.open(folder, space, seed=0, higher_is_better=True, start=None) as study:
+        claim = study.claim(1)
+        assert claim is not None
+        assert claim.noted("deaths") == 0
+        study.put_back(claim)
+
+
+@pytest.mark.parametrize(
+    ("metric", "error", "line"),
+    [
+        ("slips", PluginError, "'slips' of searched failed in measure: AttributeError"),
+        ("valid_rate", ConfigError, "valid_rate is undefined on all 30 validation cases"),
+    ],
+)
+def test_a_metric_that_cannot_choose_is_told_before_anything_is_fitted(
+    metric: str, error: type[Exception], line: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(error, match=line):
+        search(configure(log), tmp_path, n_trials=2, metric=metric)
+    assert not log.exists()
+
+
+def test_a_metric_of_histories_can_choose(tmp_path: Path) -> None:
+    selection = search(configure(), tmp_path, n_trials=2, metric="popularity_lift@5")
+    assert all(one.value is not None for one in selection.trials)
 
 
 def test_settings_that_resolve_to_one_run_are_fitted_once(tmp_path: Path) -> None:

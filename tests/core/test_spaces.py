@@ -212,3 +212,17 @@ def test_what_a_model_declares_is_taken_by_its_options_and_holds_its_defaults(mo
         ends = (one.low, one.high) if isinstance(one, Range) else one.values
         for end in ends:
             cls(**{name: one.tidy(end)})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("word", ["no", "off", "yes", "0"])
+def test_a_word_is_no_answer_to_whether_a_range_is_logarithmic(word: str, tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text(f"model.rate: {{low: 0.1, high: 0.9, log: {word}}}")
+    with pytest.raises(ConfigError, match=r"model\.rate: log is .*, expected true or false"):
+        build(file=file)
+
+
+@pytest.mark.parametrize("high", [10**400, 1e308])
+def test_a_range_wider_than_numbers_go_is_one_clear_line(high: float) -> None:
+    with pytest.raises(ConfigError, match=r"model\.rate: .*(larger than|too many)"):
+        domain("rate", {"low": -1e308, "high": high})

@@ -130,3 +130,27 @@ def test_the_lock_of_a_study_is_held_for_moments_only(tmp_path: Path) -> None:
         lock.acquire(wait=False)
         lock.release()
         one.complete(claim, 1.0)
+
+
+@pytest.mark.parametrize("name", ["a?b", "100%25", "{SCHEMA_VERSION}", "a#b c"])
+def test_a_study_lies_in_its_own_folder_whatever_that_is_called(name: str, tmp_path: Path) -> None:
+    with study(tmp_path / name / "s") as one:
+        claim = one.claim(1)
+        assert claim is not None
+        one.complete(claim, 1.0)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name / "s" / "study.db").stat().st_size > 0
+
+
+def test_what_was_asked_for_is_tried_to_the_last_digit(tmp_path: Path) -> None:
+    start = {"model.rate": 0.1234567, "model.size": 16}
+    with Study.open(tmp_path / "s", SPACE, seed=0, higher_is_better=True, start=start) as one:
+        claim = one.claim(1)
+        assert claim is not None
+        assert claim.settings == start
+        claim.release()  # its process dies
+        claim = one.claim(1)
+        assert claim is not None
+        assert claim.settings == start
+        one.complete(claim, 1.0)
+        assert one.trials()[0].settings == start

@@ -1,5 +1,8 @@
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,19 +19,16 @@ BASE = {
 }
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A small `user item item ...` file."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    lines = [f"u{u} " + " ".join(f"i{(u * 3 + j * j) % 17}" for j in range(6)) for u in range(30)]
-    (folder / "toy.txt").write_text("\n".join(lines) + "\n")
-    return folder
+GRID = {"models": ["random"], "datasets": ["sequences"]}
 
 
 def written(folder: Path, **sections: object) -> Path:
+    return written_as(folder, sections)
+
+
+def written_as(folder: Path, sections: Mapping[Any, object]) -> Path:
     path = folder / "sweep.yaml"
-    path.write_text(yaml.safe_dump({"base": BASE, **sections}))
+    path.write_text(yaml.safe_dump({"base": BASE, **sections}, sort_keys=False))
     return path
 
 
@@ -116,11 +116,71 @@ def test_whole_configurations_are_swept_too(tmp_path: Path, root: Path) -> None:
         ({"models": ["random"] * 2, "datasets": ["sequences"]}, "twice"),
         ({"configs": ["absent*.yaml"]}, "no configuration matches"),
         ({"models": ["random"], "datasets": ["sequences"], "seeds": []}, "seeds"),
+        ({**GRID, "variants": [{"seed": 3}]}, "write seeds:"),
+        ({**GRID, "variants": [{"model": {"name": "bm25"}}]}, "names stand in models"),
+        ({**GRID, "base": {"dataset": "movielens"}}, "names stand in datasets"),
+        ({**GRID, "variants": [{"protocol": [1]}]}, "protocol"),
+        ({"configs": ["/etc/*.yaml"]}, "no pattern relative to"),
+        ({"configs": [""]}, "no pattern relative to"),
+        ({1: 2}, "the key 1 is no name"),
     ],
 )
 def test_a_sweep_that_cannot_be_is_one_clear_line(
-    sections: dict[str, object], reason: str, tmp_path: Path
+    sections: dict[Any, object], reason: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=reason) as caught:
-        read_sweep(written(tmp_path, **sections))
+        read_sweep(written_as(tmp_path, sections))
     assert "\n" not in str(caught.value)
+
+
+def test_options_of_models_and_data_sets_are_laid_over_those_of_the_grid(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        base={**BASE, "model": {"shrink": 3}},
+        models=["item-knn", {"name": "bm25", "k": 7}],
+        datasets=["sequences"],
+        variants=[{"model": {"k": 5}, "dataset": {"label": "mine"}}, {}],
+    )
+    shown = [
+        (title, one.model.name, one.model.options, one.dataset.options)
+        for title, one in read_sweep(path)
+    ]
+    mine = {"label": "mine"}
+    on = "on sequences (label=mine) seed 0"
+    assert sorted(shown, key=str) == sorted(
+        [
+            (f"item-knn (shrink=3 k=5) {on}", "item-knn", {"shrink": 3, "k": 5}, mine),
+            (f"bm25 (k=5 shrink=3) {on}", "bm25", {"k": 5, "shrink": 3}, mine),
+            ("item-knn (shrink=3) on sequences seed 0", "item-knn", {"shrink": 3}, {}),
+            ("bm25 (k=7 shrink=3) on sequences seed 0", "bm25", {"k": 7, "shrink": 3}, {}),
+        ],
+        key=str,
+    )
+
+
+def test_options_are_laid_over_the_model_of_a_whole_configuration(tmp_path: Path) -> None:
+    values = {"model": "item-knn", "dataset": "sequences", **BASE}
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(values))
+    path = written(tmp_path, configs=["one.yaml"], variants=[{"model": {"k": 5}}])
+    [(_, config)] = read_sweep(path)
+    assert (config.model.name, config.model.options) == ("item-knn", {"k": 5})
+
+
+def test_a_committed_record_is_enough_and_torn_per_case_values_are_not(
+    tmp_path: Path, root: Path
+) -> None:
+    path = written(tmp_path, models=["popularity"], datasets=["sequences"])
+    swept(path, root)
+    results = root.parent / "results"
+    (cases,) = (results / "records").rglob("*.cases.npz")
+    whole = cases.read_bytes()
+    cases.unlink()
+    assert swept(path, root)[1][0]["outcome"] == "done"
+    assert cases.read_bytes() == whole
+    (other,) = (results / "records").rglob("*.json")
+    swept(written(tmp_path, models=["random"], datasets=["sequences"]), root)
+    cases.write_bytes(next((other.parents[1] / "random").glob("*.npz")).read_bytes())
+    path = written(tmp_path, models=["popularity"], datasets=["sequences"])
+    assert swept(path, root)[1][0]["outcome"] == "done"  # those of another run
+    shutil.rmtree(results / "runs")
+    assert swept(path, root)[1][0]["outcome"] == "was there"

@@ -14,9 +14,6 @@ import pytest
 
 from mmrec_bench.terminal import Heading, Table, align, folds, plain, printable
 from tests.core.test_cli import TINY, mmrec, run_popularity
-from tests.core.test_sweeps import root
-
-__all__ = ["root"]
 
 SHOWN = Table(
     ["model", "ndcg@10", "s"], [["a", "0.5", "1"], ["bb", "0.25", "10"]], {(0, 1): "best"}

@@ -14,7 +14,7 @@ from mmrec_bench.plugins import find_entry_points, load, load_file
 from mmrec_bench.predictions import PredictionStore
 from mmrec_bench.records import read_records
 from mmrec_bench.report.explorer import _places
-from mmrec_bench.report.gathering import sheet
+from mmrec_bench.report.gathering import Sheet
 from mmrec_bench.report.site import ReportOptions, build_report
 from mmrec_bench.report.sources import explore
 from mmrec_bench.report.thumbnails import SIDE, Thumbnails
@@ -134,7 +134,7 @@ def test_a_run_that_is_not_finished_is_named_and_left_out(toy: Path, tmp_path: P
     for part in folder.glob("part-*.npz"):
         part.unlink()
     stored = read_records(tmp_path / "results")
-    one = sheet(build(stored)[0], stored)
+    one = Sheet(build(stored)[0])
     found, notes = explore(one, [tmp_path / "results"], [], 99, load(find_entry_points()))
     assert found is not None
     assert [shown.record.spec.model.name for shown in found.runs] == ["random"]
@@ -179,4 +179,4 @@ def test_per_case_values_of_another_record_are_refused(toy: Path, tmp_path: Path
     one.write_bytes(other.read_bytes())
     done = report(tmp_path, "-o", tmp_path / "site")
     assert isinstance(done.exception, StorageError)
-    assert "its hash does not match" in str(done.exception)
+    assert "is not what its record was made with" in str(done.exception)

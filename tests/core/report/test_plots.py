@@ -6,7 +6,7 @@ import pytest
 from mmrec_bench.cases import CaseTable
 from mmrec_bench.report.axes import linear, logarithmic, short
 from mmrec_bench.report.plots import Mark, Series, intervals, lines, scatter
-from mmrec_bench.report.slices import averaged, means, slicings
+from mmrec_bench.report.slices import means, slicings
 
 HOSTILE = '<script>"&'
 
@@ -50,6 +50,12 @@ def test_an_axis_of_ratios_has_ticks_whatever_its_range(values: list[float]) -> 
     assert axis.place(axis.low * 1.1) - axis.place(axis.low) == pytest.approx(
         axis.place(axis.high) - axis.place(axis.high / 1.1), abs=0.02
     )
+
+
+def test_an_axis_of_ratios_has_as_many_round_ticks_as_have_room() -> None:
+    assert logarithmic([0.002, 0.55], 0, 100).ticks == pytest.approx((0.003, 0.01, 0.03, 0.1, 0.3))
+    assert logarithmic([2.0, 40.0], 0, 100).ticks == (2, 5, 10, 20, 50)
+    assert logarithmic([0.001, 75.0], 0, 100).ticks == pytest.approx((0.001, 0.01, 0.1, 1, 10))
 
 
 def test_one_value_and_equal_values_have_an_axis() -> None:
@@ -117,15 +123,3 @@ def test_the_mean_of_a_slice_is_that_of_its_defined_cases() -> None:
     assert mean[0] == pytest.approx(3 / 5)
     assert mean[1] is None  # two cases are too few to tell
     assert error[0] == pytest.approx(1.96 * np.std([0, 1, 1, 0, 1], ddof=1) / 5**0.5)
-
-
-def test_seeds_are_averaged_where_all_have_the_metric() -> None:
-    tables = [
-        CaseTable("u", {"m": np.array(v)}, np.ones(2, np.int32), np.ones(2, int), np.ones(2, bool))
-        for v in ([0.0, 1.0], [1.0, 1.0])
-    ]
-    found = averaged(tables, "m")
-    assert found is not None
-    assert found.tolist() == [0.5, 1.0]
-    assert averaged(tables, "other") is None
-    assert averaged([], "m") is None

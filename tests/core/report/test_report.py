@@ -1,7 +1,9 @@
 import errno
+import html
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -11,7 +13,7 @@ import pytest
 
 from mmrec_bench.errors import ConfigError, MMRecError, StorageError
 from mmrec_bench.leaderboard import build
-from mmrec_bench.records import read_records
+from mmrec_bench.records import read_records, write_record
 from mmrec_bench.report.draft import MARKER
 from mmrec_bench.report.escaping import script
 from tests.core.report.toys import HOSTILE, N_USERS, data_of, report
@@ -27,11 +29,17 @@ class _Page(HTMLParser):
         self.loads: list[str] = []
         self.handlers: list[str] = []
         self.inline = 0
+        self.title = self.text = ""
+        self.regions: list[str] = []
         self.tables: list[list[list[str]]] = []
         self._script = False
+        self._tag = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
+        self._tag = tag
+        if tag == "section" or given.get("role") == "region":
+            self.regions.append(given.get("aria-label") or given["aria-labelledby"] or "")
         self.handlers += [name for name in given if name.startswith("on") or name == "style"]
         self._script = tag in ("script", "style")
         if tag == "script":
@@ -45,12 +53,17 @@ class _Page(HTMLParser):
             self.tables[-1][-1].append("")
 
     def handle_data(self, data: str) -> None:
+        if self._tag == "title":
+            self.title += data
+        else:
+            self.text += data
         if self._script and data.strip():
             self.inline += 1
         if self.tables and self.tables[-1] and self.tables[-1][-1]:
             self.tables[-1][-1][-1] += data
 
     def handle_endtag(self, tag: str) -> None:
+        self._tag = ""
         self._script = self._script and tag not in ("script", "style")
 
 
@@ -244,18 +257,21 @@ def test_what_a_report_that_was_killed_left_is_cleared_and_put_right(
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
     # killed between the two renames: the old report is aside, the new one not yet in its place
-    left = tmp_path / f".site.{gone.pid}.tmp"
+    own = f".site.{socket.gethostname()}."
+    left = tmp_path / f"{own}{gone.pid}.tmp"
     (left / "site").mkdir(parents=True)
     target.rename(left / "old")
-    alive = tmp_path / f".site.{os.getppid()}.tmp"
+    alive = tmp_path / f"{own}{os.getppid()}.tmp"
     (alive / "site").mkdir(parents=True)
-    strange = tmp_path / ".site.backup.tmp"
+    elsewhere = tmp_path / f".site.elsewhere.{gone.pid}.tmp"
+    (elsewhere / "site").mkdir(parents=True)
+    strange = tmp_path / f"{own}backup.tmp"
     strange.mkdir()
     done = report(toy / "results", "-o", target, "--metrics", "nonsense@3")
     assert done.exit_code == 1
     assert (target / "index.html").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        [alive.name, strange.name, "site"]
+        [alive.name, elsewhere.name, strange.name, "site"]
     )
 
 
@@ -275,3 +291,44 @@ def test_a_full_disk_is_one_clear_line_and_leaves_the_old_report(
     assert "no room to write" in str(done.exception)
     assert (target / "index.html").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["site"]
+
+
+def test_two_boards_of_one_data_set_say_in_what_they_differ(tmp_path: Path) -> None:
+    spec = make_spec("a")
+    for permuted in (True, False):
+        own = spec.model_copy(update={"protocol": {**spec.protocol, "permute_ids": permuted}})
+        write_record(tmp_path, make_record(own))
+    done = report(tmp_path, "-o", tmp_path / "site")
+    assert done.exit_code == 0, done.output
+    page = parsed(tmp_path / "site" / "index.html")
+    assert len(page.regions) == len(set(page.regions)) == 5  # two a board, and what runs
+    boards = [parsed(path) for path in (tmp_path / "site").glob("toy-*.html")]
+    assert len({board.title for board in boards}) == 2
+    for words in ("permute_ids=True", "permute_ids=False"):
+        assert page.text.count(words) == 1
+        [board] = [one for one in boards if words in one.title]
+        assert words in board.text.partition("Figures")[0]
+
+
+def test_a_legend_and_the_bold_cells_are_those_of_the_leaderboard(toy: Path, site: Path) -> None:
+    [board] = build(read_records(toy / "results"))
+    page = (site / "index.html").read_text(encoding="utf-8")
+    assert html.escape(board.legend) in page
+    for metric in board.metrics:
+        shown = page.count(f'data-col="m:{metric}"') - 1  # less the heading
+        assert shown == len(board.rows)
+    bold = sum(board.is_best(row, metric) for metric in board.metrics for row in board.rows)
+    assert page.count("<strong>") == bold
+
+
+def test_accuracy_is_drawn_against_dollars_where_they_are_known(tmp_path: Path) -> None:
+    for name, dollars in (("a", 0.002), ("b", 0.5), ("c", None), ("d", 0.0)):
+        record = make_record(make_spec(name), 0.25)
+        resources = {**record.resources, "cost_usd": dollars}
+        write_record(tmp_path, record.model_copy(update={"resources": resources}))
+    assert report(tmp_path, "-o", tmp_path / "site").exit_code == 0
+    page = next((tmp_path / "site").glob("toy-*.html")).read_text(encoding="utf-8")
+    plot = page.partition('aria-label="ndcg@10 against US dollars')[2].partition("</svg>")[0]
+    assert plot.count("<circle") == 2
+    assert "2 rows without such a number are left out" in page
+    assert "there is no cost in dollars" not in page

@@ -1,5 +1,6 @@
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -146,6 +147,31 @@ def test_a_run_whose_process_died_is_not_under_way(results: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     holder = {"pid": child.pid, "host": socket.gethostname(), "since": 0.0}
+    (folder / "lock").write_text(json.dumps(holder))
+    assert runs_under_way([results]) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [("far-away", "may be running on far-away"), ("", "may be running on an unknown machine")],
+)
+def test_a_run_of_another_machine_is_never_called_dead(
+    results: Path, host: str, words: str
+) -> None:
+    folder = next((results / "runs").glob("popularity-*"))
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    # a number that no process here has, and one that this very process has
+    for pid in (child.pid, os.getpid()):
+        (folder / "lock").write_text(json.dumps({"pid": pid, "host": host, "since": 0.0}))
+        (told,) = runs_under_way([results])
+        assert told["words"].endswith(f", {words}")
+
+
+@pytest.mark.parametrize("pid", [-1, 10**30])
+def test_a_number_that_no_process_can_have_is_not_under_way(results: Path, pid: int) -> None:
+    folder = next((results / "runs").glob("popularity-*"))
+    holder = {"pid": pid, "host": socket.gethostname(), "since": 0.0}
     (folder / "lock").write_text(json.dumps(holder))
     assert runs_under_way([results]) == []
 

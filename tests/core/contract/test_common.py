@@ -1,0 +1,63 @@
+"""Rules for every kind are broken here, and found."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ConfigDict, Field
+
+from mmrec_bench.config import ComponentConfig
+from mmrec_bench.contract import common, datasets, encoders, instructions, metrics, recommenders
+from mmrec_bench.contract.findings import BrokenContractError, Check
+
+
+class Undescribed(ComponentConfig):
+    mystery: int = 1
+
+
+class Lax(ComponentConfig):
+    model_config = ConfigDict(extra="ignore")
+
+
+class TakesTheName(ComponentConfig):
+    name: str = Field("x", description="the component's own key")
+
+
+class ForgetsInJson(ComponentConfig):
+    values: Any = Field((1, 2), description="a tuple that JSON turns into a list")
+
+
+@pytest.mark.parametrize("config", [Undescribed, TakesTheName])
+def test_options_are_described_and_leave_the_name_alone(config: type[ComponentConfig]) -> None:
+    with pytest.raises(BrokenContractError):
+        common.check_options(config)
+
+
+@pytest.mark.parametrize("config", [Lax, ForgetsInJson])
+def test_options_are_strict_and_survive_json(config: type[ComponentConfig]) -> None:
+    with pytest.raises(BrokenContractError):
+        common.check_config(config())
+
+
+def test_a_heavy_import_at_the_start_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "heavy_hooks.py").write_text("import torch\n")
+    (tmp_path / "light_hooks.py").write_text("import json\n")
+    (tmp_path / "torn_hooks.py").write_text("1 / 0\n")
+    common.check_light_import("light_hooks")
+    with pytest.raises(BrokenContractError, match="imports torch"):
+        common.check_light_import("heavy_hooks")
+    with pytest.raises(BrokenContractError, match="ZeroDivisionError"):
+        common.check_light_import("torn_hooks")
+
+
+def test_every_check_has_its_own_name() -> None:
+    kinds: list[Sequence[Check[Any]]] = [
+        recommenders.CHECKS, datasets.CHECKS, instructions.CHECKS, encoders.CHECKS, metrics.CHECKS,
+    ]  # fmt: skip
+    for checks in kinds:
+        names = [one.name for one in (*common.CHECKS, *checks)]
+        assert len(names) == len(set(names))

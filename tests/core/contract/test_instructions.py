@@ -1,0 +1,86 @@
+"""Each rule for instruction builders is broken here, and found."""
+# ruff: noqa: ARG002 - methods keep the signatures of their kind
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from mmrec_bench.contract import instructions, toys
+from mmrec_bench.contract.findings import run_checks
+from mmrec_bench.types import Catalog, Instruction, Message, Query, Text
+from tests.core.contract.failing import failed
+
+
+class ToyBuilder:
+    def build(self, query: Query, catalog: Catalog) -> Instruction:
+        assert query.candidates is not None
+        labels = tuple(f"<{i}>" for i in range(len(query.candidates)))
+        titles = tuple(catalog.title[i] for i in query.candidates)
+        return Instruction((Message("user", (Text(str(titles)),)),), labels, titles)
+
+    def parse(self, text: str, instruction: Instruction) -> list[int]:
+        names = [*instruction.labels, *instruction.answers]
+        found = [names.index(line) for line in text.splitlines() if line in names]
+        return list(dict.fromkeys(i % len(instruction.labels) for i in found))
+
+
+class SameLabels(ToyBuilder):
+    def build(self, query: Query, catalog: Catalog) -> Instruction:
+        one = super().build(query, catalog)
+        return replace(one, labels=("A",) * len(one.labels))
+
+
+class Deaf(ToyBuilder):
+    def parse(self, text: str, instruction: Instruction) -> list[int]:
+        return []
+
+
+class Guesses(ToyBuilder):
+    def parse(self, text: str, instruction: Instruction) -> list[int]:
+        return super().parse(text, instruction) or [0]
+
+
+class RepeatsItself(ToyBuilder):
+    def parse(self, text: str, instruction: Instruction) -> list[int]:
+        return [
+            i
+            for line in text.splitlines()
+            for i in super(RepeatsItself, self).parse(line, instruction)
+        ]
+
+
+class Moody(ToyBuilder):
+    def build(self, query: Query, catalog: Catalog) -> Instruction:
+        one = super().build(query, catalog)
+        return replace(one, messages=(Message("user", (Text(str(random.Random().random())),)),))
+
+
+class NeedsAPast(ToyBuilder):
+    def build(self, query: Query, catalog: Catalog) -> Instruction:
+        _ = query.history[-1]
+        return super().build(query, catalog)
+
+
+def check_builder(cls: type[ToyBuilder]) -> set[str]:
+    subject = instructions.InstructionSubject(cls, toys.toy_split())
+    return set(failed(run_checks(instructions.CHECKS, subject)))
+
+
+def test_a_good_builder_fails_nothing() -> None:
+    assert not check_builder(ToyBuilder)
+
+
+@pytest.mark.parametrize(
+    ("cls", "check"),
+    [
+        (SameLabels, "labels"),
+        (Deaf, "parse"),
+        (Guesses, "junk"),
+        (RepeatsItself, "positions"),
+        (Moody, "truth"),
+        (NeedsAPast, "cold"),
+    ],
+)
+def test_a_bad_builder_is_found(cls: type[ToyBuilder], check: str) -> None:
+    assert check in check_builder(cls)

@@ -1,0 +1,93 @@
+"""Each rule for metrics is broken here, and found."""
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from mmrec_bench.contract import metrics, toys
+from mmrec_bench.contract.findings import run_checks
+from mmrec_bench.types import Measurement, Outcomes
+from tests.core.contract.failing import failed
+
+
+class ToyMetric:
+    higher_is_better: ClassVar[Any] = True
+    name = "first"
+
+    def values(self, outcomes: Outcomes) -> np.ndarray[Any, np.dtype[np.float64]]:
+        ranks = outcomes.ranks
+        first = ranks.ranked & (ranks.n_better == 0)
+        share = {
+            "expected": 1.0 / (1 + ranks.n_tied),
+            "optimistic": np.ones(len(first)),
+            "pessimistic": (ranks.n_tied == 0).astype(float),
+        }[outcomes.ties]
+        return np.bincount(ranks.case, first * share, len(ranks)).astype(np.float64)
+
+    def measure(self, outcomes: Outcomes) -> Measurement:
+        return Measurement.mean(self.values(outcomes))
+
+
+class OtherMean(ToyMetric):
+    def measure(self, outcomes: Outcomes) -> Measurement:
+        return Measurement(float(np.sum(self.values(outcomes))) + 1, self.values(outcomes))
+
+
+class Relative(ToyMetric):
+    def values(self, outcomes: Outcomes) -> np.ndarray[Any, np.dtype[np.float64]]:
+        values = super().values(outcomes)
+        return values - values.mean() if len(values) else values
+
+
+class ZeroOverNothing(ToyMetric):
+    def measure(self, outcomes: Outcomes) -> Measurement:
+        measured = super().measure(outcomes)
+        return replace(measured, value=float(np.nan_to_num(measured.value)))
+
+
+class LuckyTies(ToyMetric):
+    def values(self, outcomes: Outcomes) -> np.ndarray[Any, np.dtype[np.float64]]:
+        values = super().values(outcomes)
+        return values + 1 if outcomes.ties == "expected" else values
+
+
+class Writes(ToyMetric):
+    def measure(self, outcomes: Outcomes) -> Measurement:
+        measured = super().measure(outcomes)
+        outcomes.ranks.n_better[:] = 0
+        return measured
+
+
+class Undecided(ToyMetric):
+    higher_is_better = "yes"
+
+
+class Renamed(ToyMetric):
+    name = "other"
+
+
+def check_metric(cls: type[ToyMetric]) -> set[str]:
+    subject = metrics.MetricSubject(cls, toys.toy_outcomes, "first")
+    return set(failed(run_checks(metrics.CHECKS, subject)))
+
+
+def test_a_good_metric_fails_nothing() -> None:
+    assert not check_metric(ToyMetric)
+
+
+@pytest.mark.parametrize(
+    ("cls", "check"),
+    [
+        (OtherMean, "value"),
+        (Relative, "alone"),
+        (ZeroOverNothing, "nothing"),
+        (LuckyTies, "ties"),
+        (Writes, "given"),
+        (Undecided, "says"),
+        (Renamed, "says"),
+    ],
+)
+def test_a_bad_metric_is_found(cls: type[ToyMetric], check: str) -> None:
+    assert check in check_metric(cls)

@@ -1,0 +1,231 @@
+"""Each rule for models is broken by a model here, and found."""
+# ruff: noqa: ARG002 - methods keep the signatures of their kind
+
+import gc
+import pickle
+import random
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from mmrec_bench.config import ComponentConfig
+from mmrec_bench.contract import recommenders, toys
+from mmrec_bench.contract.findings import Result, run_checks
+from mmrec_bench.interfaces import TrainingData
+from mmrec_bench.types import Cases, FloatArray, Queries, Scores
+from tests.core.contract.failing import failed
+
+
+class Good:
+    """Popularity; the bad ones below change one thing each."""
+
+    reads_instructions: ClassVar[bool] = False
+    Config = ComponentConfig
+
+    def fit(self, data: TrainingData, *, seed: int) -> None:
+        self.counts = data.item_counts().astype(np.float32)
+
+    def score(self, queries: Queries) -> Scores:
+        values = np.tile(self.counts, (len(queries), 1))
+        return Scores(self.chosen(values, queries))
+
+    def chosen(self, values: FloatArray, queries: Queries) -> FloatArray:
+        if queries.candidates is None:
+            return values
+        return np.take_along_axis(values, queries.candidates, axis=1)
+
+    def save(self, folder: Path) -> None:
+        np.save(folder / "counts.npy", self.counts)
+
+    def restore(self, folder: Path, data: TrainingData) -> None:
+        self.counts = np.load(folder / "counts.npy", allow_pickle=False)
+
+
+class WrongShape(Good):
+    def score(self, queries: Queries) -> Scores:
+        return Scores(np.tile(self.counts, (len(queries), 1)))
+
+
+class Float64(Good):
+    def score(self, queries: Queries) -> Scores:
+        values: Any = super().score(queries).values.astype(np.float64)
+        return Scores(values)
+
+
+class AllNan(Good):
+    def score(self, queries: Queries) -> Scores:
+        return Scores(np.full_like(super().score(queries).values, np.nan))
+
+
+class ByBatch(Good):
+    def score(self, queries: Queries) -> Scores:
+        values = super().score(queries).values
+        return Scores(values - values.mean(dtype=np.float32))
+
+
+class ByNeighbour(Good):
+    def score(self, queries: Queries) -> Scores:
+        values = super().score(queries).values.copy()
+        values[1:] += queries.user[:-1, None].astype(np.float32)
+        return Scores(values)
+
+
+class ByPlace(Good):
+    def score(self, queries: Queries) -> Scores:
+        values = super().score(queries).values
+        return Scores((values + np.arange(values.shape[1])).astype(np.float32))
+
+
+class OnlyLists(Good):
+    def score(self, queries: Queries) -> Scores:
+        assert queries.candidates is not None
+        return super().score(queries)
+
+
+class ForgetsCold(Good):
+    def score(self, queries: Queries) -> Scores:
+        _ = [history[-1] for history in queries.history]
+        return super().score(queries)
+
+
+class KnowsTrainItemsOnly(Good):
+    def fit(self, data: TrainingData, *, seed: int) -> None:
+        self.rows = {item: n for n, item in enumerate(sorted(set(data.interactions.item.tolist())))}
+        super().fit(data, seed=seed)
+
+    def score(self, queries: Queries) -> Scores:
+        _ = [self.rows[item] for item in queries.history.values.tolist()]
+        return super().score(queries)
+
+    def restore(self, folder: Path, data: TrainingData) -> None:
+        self.fit(data, seed=0)
+
+
+class Unseeded(Good):
+    def fit(self, data: TrainingData, *, seed: int) -> None:
+        self.counts = np.random.default_rng().random(data.n_items, np.float32)
+
+
+class SeedsTheWorld(Good):
+    def fit(self, data: TrainingData, *, seed: int) -> None:
+        random.seed(seed)
+        super().fit(data, seed=seed)
+
+
+class ForgetsToSave(Good):
+    def save(self, folder: Path) -> None:
+        np.save(folder / "counts.npy", self.counts * 0)
+
+
+class Pickles(Good):
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        (folder / "model.bin").write_bytes(pickle.dumps(self.counts))
+
+
+class SavesByTorch(Good):
+    def save(self, folder: Path) -> None:
+        torch = pytest.importorskip("torch")
+        super().save(folder)
+        torch.save({"counts": torch.from_numpy(self.counts)}, folder / "model.pt")
+
+
+class SavesObjects(Good):
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        np.savez(folder / "more.npz", more=np.array([{}], object))
+
+
+class Sorts(Good):
+    def score(self, queries: Queries) -> Scores:
+        scores = super().score(queries)
+        if queries.candidates is not None:
+            queries.candidates.sort(axis=1)
+        return scores
+
+
+class ReadsFrames(Good):
+    """Finds the truth through the garbage collector."""
+
+    def score(self, queries: Queries) -> Scores:
+        values = super().score(queries).values.copy()
+        for thing in gc.get_objects():
+            if isinstance(thing, Cases) and len(thing) == len(queries) and thing.masked is None:
+                wanted = np.array([row[0] for row in thing.targets])[:, None]
+                values[queries.candidates == wanted] += 100
+        return Scores(values)
+
+
+class ReadsClosures(Good):
+    """Finds the truth behind the function that validates."""
+
+    def fit(self, data: TrainingData, *, seed: int) -> None:
+        super().fit(data, seed=seed)
+        for cell in data.validate.__closure__ or ():
+            truth = cell.cell_contents.test.targets.values
+            self.counts = self.counts + np.bincount(truth, minlength=data.n_items)
+        self.counts = self.counts.astype(np.float32)
+
+
+MODELS: list[tuple[type[Good], str]] = [
+    (WrongShape, "scores"),
+    (Float64, "scores"),
+    (AllNan, "scores"),
+    (ByBatch, "batch"),
+    (ByNeighbour, "batch"),
+    (ByPlace, "order"),
+    (ByPlace, "catalog"),
+    (OnlyLists, "catalog"),
+    (ForgetsCold, "cold"),
+    (KnowsTrainItemsOnly, "unseen"),
+    (Unseeded, "seed"),
+    (SeedsTheWorld, "seed"),
+    (ForgetsToSave, "restore"),
+    (Pickles, "pickles"),
+    (SavesByTorch, "pickles"),
+    (SavesObjects, "pickles"),
+    (Sorts, "given"),
+    (ReadsFrames, "truth"),
+    (ReadsClosures, "truth"),
+]
+
+
+def check_model(cls: type[Good], folder: Path, only: str = "") -> list[Result]:
+    split = toys.toy_split()
+    data = toys.toy_training_data(split, folder)
+    subject = recommenders.RecommenderSubject(cls, split, data, folder)
+    return run_checks([c for c in recommenders.CHECKS if only in {"", c.name}], subject, cls)
+
+
+def test_a_good_model_fails_nothing(tmp_path: Path) -> None:
+    results = check_model(Good, tmp_path)
+    assert {one.outcome for one in results} == {"ok"}
+    assert len(results) == len(recommenders.CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("cls", "check"), MODELS, ids=lambda value: getattr(value, "__name__", value)
+)
+def test_a_bad_model_is_found_and_told_what_to_mend(
+    cls: type[Good], check: str, tmp_path: Path
+) -> None:
+    (found,) = failed(check_model(cls, tmp_path, check)).values()
+    assert found.found
+    assert found.expected
+    assert found.mend
+
+
+def test_the_truth_is_put_back() -> None:
+    split = toys.toy_split()
+    before = split.test.targets.values.copy()
+    with recommenders.other_truth(split):
+        assert (split.test.targets.values != before).all()
+    np.testing.assert_array_equal(split.test.targets.values, before)
+
+
+def test_an_exception_is_a_failure_that_names_the_line(tmp_path: Path) -> None:
+    (found,) = failed(check_model(OnlyLists, tmp_path, "catalog")).values()
+    assert found.found.startswith("it raised: AssertionError")
+    assert "test_recommenders.py:" in found.found
