@@ -174,6 +174,7 @@ def test_a_metric_of_which_less_is_better_is_made_small(tmp_path: Path) -> None:
     assert [one.value for one in selection.ranking()] == sorted(values)
 
 
+@pytest.mark.slow
 def test_a_search_that_goes_on_later_ends_as_one_that_was_never_left(tmp_path: Path) -> None:
     log = tmp_path / "log"
     for n_trials in (3, 12):

@@ -54,6 +54,7 @@ def test_a_baseline_that_cannot_transfer_is_left_out_with_one_line(tmp_path: Pat
     assert specs[0]["transfer"]["source"]["name"] == "amazon-sample"
 
 
+@pytest.mark.slow
 def test_a_probed_run_tells_what_the_backbone_remembers(tmp_path: Path) -> None:
     arguments: list[str | Path] = [
         "-q", "run", "-m", "lm-zero-shot", *SAMPLE, *MICRO, "--json", "--no-baselines",

@@ -137,6 +137,7 @@ def tokenizer(catalog: Catalog) -> Words:
     return Words(file_texts(in_file_order(catalog)))
 
 
+@pytest.mark.slow
 def test_a_model_that_learned_the_file_by_heart_is_found_out(
     catalog: Catalog, tokenizer: Words
 ) -> None:
