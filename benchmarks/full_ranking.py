@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from mmrec_bench.config import ProtocolConfig
-from mmrec_bench.evaluation import Interval, measure, rank
+from mmrec_bench.counting import rank
+from mmrec_bench.evaluation import Interval, measure
 from mmrec_bench.protocol import make_split
 from mmrec_bench.types import (
     Catalog,

@@ -25,7 +25,9 @@ import numpy as np
 import torch
 from metrics import N_ITEMS, THREADS, child, our_metrics
 
-from mmrec_bench.evaluation import concat, measurements, rank
+from mmrec_bench.counting import rank
+from mmrec_bench.evaluation import measurements
+from mmrec_bench.ranks import concat
 from mmrec_bench.types import (
     Cases,
     Catalog,

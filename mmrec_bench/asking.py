@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from mmrec_bench import guard
+from mmrec_bench.counting import rank
 from mmrec_bench.errors import PluginError
-from mmrec_bench.evaluation import rank
 from mmrec_bench.interfaces import AsksAhead, Recommender
 from mmrec_bench.permutations import combine, draw_orders, places_shown, put_back, show
 from mmrec_bench.planning import PlannedRun

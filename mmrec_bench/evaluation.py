@@ -14,25 +14,10 @@ from mmrec_bench import guard
 from mmrec_bench.counting import rank
 from mmrec_bench.errors import PluginError
 from mmrec_bench.interfaces import Metric
-from mmrec_bench.ranks import concat, take
 from mmrec_bench.resampling import LEVEL, ends, resampled_means, resampled_sums
 from mmrec_bench.statistics import differences
 from mmrec_bench.ties import gain_sum
 from mmrec_bench.types import Cases, Measurement, Outcomes, Queries, Scores
-
-__all__ = [
-    "Interval",
-    "concat",
-    "interval",
-    "intervals",
-    "measure",
-    "measurements",
-    "paired_difference",
-    "rank",
-    "take",
-    "validate",
-    "validate_by",
-]
 
 BLOCK = 1 << 20
 """Numbers handled at a time."""

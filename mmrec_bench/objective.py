@@ -12,11 +12,13 @@ from mmrec_bench import guard, planning
 from mmrec_bench.asking import announce, ask
 from mmrec_bench.collecting import metric_vectors, training_data
 from mmrec_bench.config import RunConfig
+from mmrec_bench.counting import rank
 from mmrec_bench.errors import ConfigError, ModelError
-from mmrec_bench.evaluation import BLOCK, concat, measurements, rank
+from mmrec_bench.evaluation import BLOCK, measurements
 from mmrec_bench.interfaces import AsksAhead, Metric, Recommender, TrainingData
 from mmrec_bench.planning import PlannedRun, Task, Workspace
 from mmrec_bench.plugins import Plugins
+from mmrec_bench.ranks import concat
 from mmrec_bench.spaces import Scalar, Space, with_settings
 from mmrec_bench.types import FloatArray, Outcomes, Queries, Scores, Split
 

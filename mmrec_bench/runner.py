@@ -14,8 +14,9 @@ from mmrec_bench.asking import announce, ask, score_in_orders, shown_orders
 from mmrec_bench.cases import case_table
 from mmrec_bench.collecting import training_data
 from mmrec_bench.config import Component, RunConfig
+from mmrec_bench.counting import rank
 from mmrec_bench.errors import ConfigError, MMRecError, PluginError
-from mmrec_bench.evaluation import STRICT, intervals, only_valid, rank
+from mmrec_bench.evaluation import STRICT, intervals, only_valid
 from mmrec_bench.interfaces import (
     AsksAhead,
     EstimatesCost,

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 
 from mmrec_bench import protocol
 from mmrec_bench.config import MODALITIES, ProtocolConfig
-from mmrec_bench.evaluation import rank, validate, validate_by
+from mmrec_bench.counting import rank
+from mmrec_bench.evaluation import validate, validate_by
 from mmrec_bench.examples import TrainingExamples
 from mmrec_bench.interfaces import InstructionBuilder, InstructionContext, TrainingData
 from mmrec_bench.types import (

@@ -10,19 +10,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mmrec_bench.config import ProtocolConfig
+from mmrec_bench.counting import rank
 from mmrec_bench.errors import ModelError, ProtocolError
 from mmrec_bench.evaluation import (
-    concat,
     interval,
     intervals,
     measure,
     only_valid,
     paired_difference,
-    rank,
-    take,
     validate,
 )
 from mmrec_bench.protocol import make_split
+from mmrec_bench.ranks import concat, take
 from mmrec_bench.types import (
     Answers,
     Cases,

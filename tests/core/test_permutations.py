@@ -2,7 +2,7 @@ import numpy as np
 import orjson
 import pytest
 
-from mmrec_bench.evaluation import rank
+from mmrec_bench.counting import rank
 from mmrec_bench.permutations import (
     by_position,
     combine,

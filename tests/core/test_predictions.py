@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mmrec_bench.counting import rank
 from mmrec_bench.errors import StorageError
-from mmrec_bench.evaluation import rank
 from mmrec_bench.files import LockHolder, RunLock, atomic_write, locked, remove_temporary
 from mmrec_bench.predictions import MANIFEST, PredictionStore
 from mmrec_bench.types import Answers, Cases, Int64Array, Outcome, Queries, Ragged, Ranks, Scores

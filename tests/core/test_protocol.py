@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmrec_bench.counting import rank
 from mmrec_bench.errors import ProtocolError
-from mmrec_bench.evaluation import rank
 from mmrec_bench.protocol import describe_leaks, make_split
 from mmrec_bench.splitting import k_core, newest, ratio_sizes
 from mmrec_bench.types import Interactions, Ragged

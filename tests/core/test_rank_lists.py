@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmrec_bench.evaluation import rank
+from mmrec_bench.counting import rank
 from mmrec_bench.ranks import rank_lists
 from mmrec_bench.types import Cases, Queries, Ragged
 

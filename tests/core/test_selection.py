@@ -14,8 +14,9 @@ import pytest
 from mmrec_bench import planning, runner
 from mmrec_bench.config import RunConfig, read_yaml
 from mmrec_bench.configfile import config_values, write_config
+from mmrec_bench.counting import rank
 from mmrec_bench.errors import ConfigError, ModelError, PluginError, StorageError
-from mmrec_bench.evaluation import rank, validate
+from mmrec_bench.evaluation import validate
 from mmrec_bench.objective import Objective, Search, without_test
 from mmrec_bench.planning import Task, Workspace
 from mmrec_bench.runfolder import RunFolder

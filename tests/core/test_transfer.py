@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from mmrec_bench import transfer
 from mmrec_bench.config import ProtocolConfig, RunConfig, TransferConfig
+from mmrec_bench.counting import rank
 from mmrec_bench.errors import ConfigError, ProtocolError
-from mmrec_bench.evaluation import rank
 from mmrec_bench.examples import TrainingExamples
 from mmrec_bench.protocol import make_split
 from mmrec_bench.types import Cases, Int32Array, Interactions, RecData, Split

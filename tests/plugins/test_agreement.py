@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from mmrec_bench.evaluation import rank
+from mmrec_bench.counting import rank
 from mmrec_bench.interfaces import Metric
 from mmrec_bench.types import Cases, Catalog, FloatArray, Outcomes, Queries, Ragged, Vocabulary
 from mmrec_plugins.metrics.ranking import (

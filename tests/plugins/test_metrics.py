@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mmrec_bench.config import ProtocolConfig
-from mmrec_bench.evaluation import measurements, rank
+from mmrec_bench.counting import rank
+from mmrec_bench.evaluation import measurements
 from mmrec_bench.interfaces import Metric
 from mmrec_bench.protocol import make_split
 from mmrec_bench.ties import Ties

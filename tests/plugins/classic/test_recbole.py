@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmrec_bench.evaluation import measurements, rank
+from mmrec_bench.counting import rank
+from mmrec_bench.evaluation import measurements
 from mmrec_bench.interfaces import Recommender
 from mmrec_bench.planning import build_metrics
 from mmrec_bench.plugins import installed

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmrec_bench.counting import rank
 from mmrec_bench.errors import ModelError
-from mmrec_bench.evaluation import rank
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.testing import RecommenderTests, toy_split, toy_training_data, toy_vectors
 from mmrec_bench.types import Queries, Ragged, Split
