@@ -60,8 +60,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config, T5ForConditionalGeneration
 
-from mmrec_plugins.models.p5.decoding import Normalise, beam_search, encode_sources
+from mmrec_plugins.models.p5.decoding import beam_search, encode_sources
 from mmrec_plugins.models.p5.ids import Names, codes_of
+from mmrec_plugins.models.p5.likelihood import Normalise
 from mmrec_plugins.models.p5.packing import packed_linears
 from mmrec_plugins.models.p5.prompts import (
     NO,

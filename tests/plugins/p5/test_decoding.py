@@ -12,12 +12,10 @@ from mmrec_bench.errors import ModelError
 from mmrec_plugins.models.p5.decoder import log_partition
 from mmrec_plugins.models.p5.decoding import (
     Beams,
-    Normalise,
     beam_search,
     encode_sources,
-    score_candidates,
-    score_catalog,
 )
+from mmrec_plugins.models.p5.likelihood import Normalise, score_candidates, score_catalog
 from mmrec_plugins.models.p5.trie import ItemTrie
 from tests.plugins.p5.plain_decoding import (
     END,
@@ -266,7 +264,7 @@ def test_candidates_score_what_one_pass_an_item_scores(
 def test_the_catalog_scores_what_its_items_score_as_candidates(
     model: T5ForConditionalGeneration, normalise: Normalise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmrec_plugins.models.p5.decoding._PASS_NODES", 5)
+    monkeypatch.setattr("mmrec_plugins.models.p5.likelihood._PASS_NODES", 5)
     read = encode_sources(model, *sources(4, 8))
     trie = ItemTrie.build(VARIABLE, END)
     catalog = score_catalog(read, trie, normalise=normalise)
@@ -358,6 +356,52 @@ def test_a_beam_that_cannot_come_among_the_best_is_read_no_further(beams: int) -
     assert read_nodes[:3] == [1, min(beams, 6), beams]
     assert read_nodes[3:] == [1, 1]
     assert_same(found, generate(model, inputs, codes, END, beams))
+
+
+def test_what_is_certain_is_not_read_where_shares_are_of_the_allowed_tokens() -> None:
+    model = tiny_t5()
+    rows: list[int] = []
+    first = model.decoder.block[0].layer[0].SelfAttention.q
+    first.register_forward_hook(lambda *args: rows.append(args[2].shape[1]))
+    # 11-* leads to one item, 12-* to three behind a second token, 13-* to two behind a third.
+    codes = [[11, 21, 31, 41], [12, 21], [12, 22, 31], [12, 23, 31, 41, 51]]
+    codes += [[13, 21, 31, 41], [13, 21, 32, 41]]
+    trie = ItemTrie.build(codes, END)
+    inputs = sources(3, 9)
+    read = encode_sources(model, *inputs)
+    found = beam_search(read, trie, beams=6, normalise="allowed")
+    assert rows == [1, 2, 1]
+    assert_same(found, generate(model, inputs, codes, END, 6, renormalize_logits=True))
+    rows.clear()
+    scores = score_candidates(read, trie, found.items, normalise="allowed")
+    assert rows == [1, 2, 1]
+    torch.testing.assert_close(scores, found.scores, atol=1e-5, rtol=0)
+    rows.clear()
+    beam_search(read, trie, beams=6)
+    assert rows[:3] == [1, 3, 5]
+
+
+def test_a_single_item_is_certain() -> None:
+    trie = ItemTrie.build([[11, 21]], END)
+    read = encode_sources(tiny_t5(), *sources(2, 5))
+    found = beam_search(read, trie, beams=2, normalise="allowed")
+    assert found.items.tolist() == [[0, -1]] * 2
+    assert found.scores[:, 0].tolist() == [0.0, 0.0]
+    items = torch.zeros(2, 1, dtype=torch.int64)
+    assert score_candidates(read, trie, items, normalise="allowed").tolist() == [[0.0], [0.0]]
+
+
+@pytest.mark.parametrize("beams", [2, 4, 9])
+def test_excluded_items_keep_their_share_of_the_allowed_tokens(beams: int) -> None:
+    read = encode_sources(tiny_t5(), *sources(3, 8, seed=3))
+    trie = ItemTrie.build(VARIABLE, END)
+    excluded = padded([[0, 4, 9], [12], []])
+    found = beam_search(read, trie, beams=beams, excluded=excluded, normalise="allowed")
+    scores = score_candidates(read, trie, found.items, normalise="allowed")
+    assert (found.items >= 0).all()
+    torch.testing.assert_close(found.scores, scores, atol=1e-5, rtol=0)
+    for items, out in zip(found.items.tolist(), excluded.tolist(), strict=True):
+        assert not set(items) & {item for item in out if item >= 0}
 
 
 @pytest.mark.parametrize("scale", [1.0, 60.0])

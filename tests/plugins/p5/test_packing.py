@@ -5,7 +5,8 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from mmrec_bench.errors import ModelError
-from mmrec_plugins.models.p5.decoding import beam_search, encode_sources, score_candidates
+from mmrec_plugins.models.p5.decoding import beam_search, encode_sources
+from mmrec_plugins.models.p5.likelihood import score_candidates
 from mmrec_plugins.models.p5.packing import packed_linears
 from mmrec_plugins.models.p5.trie import ItemTrie
 from tests.plugins.p5.plain_decoding import END, VARIABLE, sources, tiny_t5

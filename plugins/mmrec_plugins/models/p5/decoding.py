@@ -1,17 +1,9 @@
-"""Items named by a T5, token by token: beams over a trie, and likelihoods of given items.
-
-An item's score is the sum of the log-probabilities of its tokens, its end token included. Under
-`normalise="vocabulary"` a token's probability is its share of the whole vocabulary, which is what
-`generate(prefix_allowed_tokens_fn=...)` of transformers sums: it takes the log-softmax first and
-masks then. Under `"allowed"` it is the share of the tokens that the trie allows behind the same
-start; the probabilities of all items then sum to one, and the head over the vocabulary is not read.
-The two rank items differently.
+"""Items named by a T5, token by token: beams over a trie. What a score is, `likelihood` says.
 
 Letters as in `decoder`; further N items, K beams, L tokens of the longest item.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +17,8 @@ from mmrec_plugins.models.p5.decoder import (
     plain_t5,
     token_logits,
 )
+from mmrec_plugins.models.p5.likelihood import Normalise, allowed_partition, check_tokens
 from mmrec_plugins.models.p5.trie import ItemTrie
-
-Normalise = Literal["vocabulary", "allowed"]
-
-_PASS_NODES = 512
-"""Candidates of all sources that are scored in one go."""
 
 _GROUP_TOKENS = 256
 """Tokens, padding counted, that a CPU's encoder reads in one go where sources are padded."""
@@ -137,7 +125,7 @@ def beam_search(
             them: a start that leads only to them is left out too. Other items' scores stand.
         length_penalty: a finished item's score is the sum of its log-probabilities divided by its
             number of tokens to this power; 0 leaves the sum. Not negative.
-        normalise: see the module.
+        normalise: see `likelihood`.
 
     Raises:
         ModelError: an argument is out of its range, or a token of the trie is not in the model.
@@ -146,62 +134,11 @@ def beam_search(
         raise ModelError(f"a beam search needs at least 1 beam; found {beams}")
     if length_penalty < 0:
         raise ModelError(f"length_penalty is 0 or more; found {length_penalty}")
-    _check_tokens(sources, trie)
+    check_tokens(sources, trie)
     closed = None if excluded is None else trie.closed(excluded)
     search = _Search(sources, trie, beams, length_penalty, normalise, closed)
     with evaluating(sources.model):
         return search.run()
-
-
-def score_candidates(
-    sources: Sources,
-    trie: ItemTrie,
-    candidates: Tensor,
-    *,
-    normalise: Normalise = "vocabulary",
-) -> Tensor:
-    """Return the exact log-likelihood of given items; starts that they share are read once.
-
-    Args:
-        sources: B sources.
-        trie: the items, on the sources' device.
-        candidates: (B, C) int64 items, -1 = none; repeats allowed.
-        normalise: see the module.
-
-    Returns:
-        (B, C) float32; NaN where a candidate is -1.
-
-    Raises:
-        ModelError: a candidate is not in the trie, or a token of the trie not in the model.
-    """
-    if candidates.numel() and int(candidates.max()) >= trie.n_items:
-        raise ModelError(
-            f"candidate {int(candidates.max())} is not in the trie of {trie.n_items} items"
-        )
-    _check_tokens(sources, trie)
-    with evaluating(sources.model):
-        rows = max(1, _PASS_NODES // max(1, candidates.shape[1]))
-        scores = torch.empty(candidates.shape, device=candidates.device)
-        for start in range(0, len(candidates), rows):
-            part = slice(start, start + rows)
-            scores[part] = _score_block(sources[part], trie, candidates[part], normalise)
-        return scores
-
-
-def score_catalog(
-    sources: Sources, trie: ItemTrie, *, normalise: Normalise = "vocabulary"
-) -> Tensor:
-    """Return the exact log-likelihood of every item, (B, N) float32.
-
-    It reads `trie.n_inner` nodes of each source, where a beam search reads at most 1 + K (L - 1):
-    cheaper for items of one token each (one node) and for small catalogs.
-    """
-    scores = sources.mask.new_empty(len(sources), trie.n_items, dtype=torch.float32)
-    for start in range(0, trie.n_items, _PASS_NODES):
-        block = trie.order[start : start + _PASS_NODES]
-        candidates = block.expand(len(sources), -1)
-        scores[:, block] = score_candidates(sources, trie, candidates, normalise=normalise)
-    return scores
 
 
 @dataclass(slots=True)
@@ -220,15 +157,12 @@ class _Search:
         sizes = [1, *(inner for inner in (n - ends for n, ends in self.trie.sizes) if inner)]
         decoder = TreeDecoder(self.sources, sum(min(self.beams, size) for size in sizes))
         device, batch = self.sources.mask.device, len(self.sources)
-        start = self.sources.model.config.decoder_start_token_id
-        tokens = torch.full((batch, 1), start, device=device)
-        node = torch.zeros_like(tokens)
+        node = torch.zeros(batch, 1, dtype=torch.int64, device=device)
+        place = torch.zeros_like(node)
         score = torch.zeros(batch, 1, device=device)
-        parents: Tensor | None = None
         done = Beams(node[:, :0], score[:, :0])
         for level in range(self.trie.depth):
-            states = decoder.step(tokens, parents)
-            child, scores = self._continue(level, states, node, score)
+            child, scores, rank = self._continue(level, decoder, node, place, score)
             done = self._finish(level, done, child, scores)
             n_nodes, n_ends = self.trie.sizes[level]
             if n_nodes == n_ends:
@@ -242,32 +176,68 @@ class _Search:
                 break
             score, best = score[:, :n_open], best[:, :n_open]
             node = child.gather(1, best)
-            parents = best // self.trie.widest[level]
-            # A beam without a continuation reads some token; it stays at -inf and gets none.
-            tokens = self.trie.token[node].clamp(min=0)
+            place = rank.gather(1, best // self.trie.widest[level])
         return self._fill(done)
 
     def _continue(
-        self, level: int, states: Tensor, node: Tensor, score: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return all continuations' nodes and summed scores, (B, T * widest)."""
+        self, level: int, decoder: TreeDecoder, node: Tensor, place: Tensor, score: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Follow every beam by one token; the decoder reads those whose next token is not certain.
+
+        Args:
+            level: of the tokens behind the beams, from 0.
+            decoder: it has read the levels before.
+            node: (B, T) of each beam.
+            place: (B, T) of the beam's parent within the level that was read before.
+            score: (B, T) summed log-probabilities; -inf = no beam.
+
+        Returns:
+            All continuations' nodes and summed scores, (B, T * widest); (B, T) place of each beam
+            within the level that is read here, 0 where it is not.
+        """
         trie = self.trie
         child, allowed = trie.children(level, node)
-        allowed = allowed & (score > -torch.inf)[:, :, None]
-        logits = token_logits(self.sources.model, states, trie.level_tokens[level])
-        logits = logits.gather(2, trie.slot[child].clamp(min=0))
-        if self.normalise == "vocabulary":
-            total = log_partition(self.sources.model, states)
-        else:
-            total = logits.masked_fill(~allowed, -torch.inf).logsumexp(2)
+        open_beams = score > -torch.inf
+        allowed = allowed & open_beams[:, :, None]
+        scores = score[:, :, None].expand(child.shape)
+        unknown = open_beams & (trie.below[node] > 1) if self._shares_allowed else open_beams
+        width = int(unknown.sum(1).max())
+        rank = torch.zeros_like(node)
+        if width:
+            # A source with fewer such beams reads others beside, of which nothing is taken.
+            order = unknown.int().argsort(dim=1, descending=True, stable=True)[:, :width]
+            steps = self._read(level, decoder, node.gather(1, order), place.gather(1, order))
+            steps = steps.masked_fill(~unknown.gather(1, order)[:, :, None], 0.0)
+            rank.scatter_(1, order, torch.arange(width, device=node.device).expand_as(order))
+            added = torch.zeros_like(scores)
+            scores = scores + added.scatter_(1, order[:, :, None].expand_as(steps), steps)
         if self.closed is not None and len(self.closed):
             source = torch.arange(len(node), device=node.device)[:, None, None]
             key = source * trie.n_nodes + child
             near = torch.searchsorted(self.closed, key).clamp(max=len(self.closed) - 1)
             allowed = allowed & (self.closed[near] != key)
-        scores = score[:, :, None] + (logits - total[:, :, None])
         scores = torch.where(allowed, scores, -torch.inf)
-        return child.flatten(1), scores.flatten(1)
+        return child.flatten(1), scores.flatten(1), rank
+
+    def _read(self, level: int, decoder: TreeDecoder, node: Tensor, place: Tensor) -> Tensor:
+        """Return (B, W, widest) log-probabilities of the tokens behind (B, W) nodes."""
+        model, trie = self.sources.model, self.trie
+        if level:
+            # A node that names no token (no beam) reads some token.
+            states = decoder.step(trie.token[node].clamp(min=0), place)
+        else:
+            states = decoder.step(torch.full_like(node, model.config.decoder_start_token_id))
+        logits = token_logits(model, states, trie.level_tokens[level])
+        if self._shares_allowed:
+            total = allowed_partition(trie, level, node, logits)
+        else:
+            total = log_partition(model, states)
+        child, _ = trie.children(level, node)
+        return logits.gather(2, trie.slot[child].clamp(min=0)) - total[:, :, None]
+
+    @property
+    def _shares_allowed(self) -> bool:
+        return self.normalise == "allowed"
 
     def _finish(self, level: int, done: Beams, child: Tensor, scores: Tensor) -> Beams:
         """Add the items that end here. Only the best K continuations may, as in `generate`."""
@@ -299,83 +269,4 @@ class _Search:
         return Beams(
             nn.functional.pad(items, (0, missing), value=-1),
             nn.functional.pad(done.scores, (0, missing), value=-torch.inf),
-        )
-
-
-def _score_block(
-    sources: Sources, trie: ItemTrie, candidates: Tensor, normalise: Normalise
-) -> Tensor:
-    """Score (B, C) candidates level by level over the nodes that they need."""
-    model = sources.model
-    missing = candidates < 0
-    path = trie.path[candidates.clamp(min=0)].masked_fill(missing[:, :, None], -1)  # (B, C, L)
-    decoder = TreeDecoder(sources, 1 + path.shape[1] * (trie.depth - 1))
-    nodes = path.new_zeros(len(path), 1)
-    place = torch.zeros_like(candidates)
-    scores = torch.zeros(candidates.shape, device=path.device)
-    parents: Tensor | None = None
-    for level in range(trie.depth):
-        going = path[:, :, level] >= 0
-        if level:
-            nodes, parents, place = _distinct(path[:, :, level - 1], going, place)
-            tokens = trie.token[nodes].clamp(min=0)
-        else:
-            tokens = torch.full_like(nodes, model.config.decoder_start_token_id)
-        if not nodes.shape[1]:
-            break
-        states = decoder.step(tokens, parents)
-        logits = token_logits(model, states, trie.level_tokens[level])
-        if normalise == "vocabulary":
-            logits = logits - log_partition(model, states)[:, :, None]
-        else:
-            logits = logits - _allowed_partition(trie, level, nodes, logits)[:, :, None]
-        slot = trie.slot[path[:, :, level].clamp(min=0)].clamp(min=0)
-        steps = logits.flatten(1).gather(1, place * logits.shape[2] + slot)
-        scores = torch.where(going, scores + steps, scores)
-    return scores.masked_fill(missing, torch.nan)
-
-
-def _distinct(nodes: Tensor, going: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Name each source's nodes once.
-
-    Args:
-        nodes: (B, C) node of each candidate.
-        going: (B, C) bool, where the candidate goes on below that node.
-        place: (B, C) place of the node's parent within the level read before.
-
-    Returns:
-        (B, T) distinct nodes of those that go on, the root where a source has fewer; (B, T) places
-        of their parents; (B, C) place of each candidate's node among them, 0 where it ended.
-    """
-    far = torch.iinfo(nodes.dtype).max
-    ranked, order = torch.where(going, nodes, far).sort(dim=1)
-    new = torch.ones_like(going)
-    new[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
-    new &= ranked != far
-    rank = new.cumsum(1) - 1
-    width = int(rank[:, -1].max()) + 1 if rank.numel() else 0
-    mine = torch.zeros_like(place).scatter_(1, order, rank)
-    mine = torch.where(going, mine, 0)
-    # Candidates that ended are written to a column behind the last, which is cut off.
-    target = torch.where(going, mine, width)
-    distinct = nodes.new_zeros(len(nodes), width + 1).scatter_(1, target, nodes)[:, :width]
-    parents = nodes.new_zeros(len(nodes), width + 1).scatter_(1, target, place)[:, :width]
-    return distinct, parents, mine
-
-
-def _allowed_partition(trie: ItemTrie, level: int, nodes: Tensor, logits: Tensor) -> Tensor:
-    """Return (B, T) log-sum-exp of the logits of the tokens that the trie allows behind nodes."""
-    child, allowed = trie.children(level, nodes)
-    found = logits.gather(2, trie.slot[child].clamp(min=0))
-    return found.masked_fill(~allowed, -torch.inf).logsumexp(2)
-
-
-def _check_tokens(sources: Sources, trie: ItemTrie) -> None:
-    """Refuse a trie whose tokens the model does not have."""
-    words = sources.model.lm_head.weight.shape[0]
-    highest = max(int(tokens[-1]) for tokens in trie.level_tokens)
-    if highest >= words:
-        raise ModelError(
-            f"the trie holds token {highest}, but the model's vocabulary has {words}; resize its "
-            "embeddings before decoding"
         )

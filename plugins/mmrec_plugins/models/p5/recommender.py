@@ -23,14 +23,10 @@ from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.types import FloatArray, Queries, Ragged, Scores
 from mmrec_plugins.devices import pick_device
 from mmrec_plugins.models.p5 import backbone
-from mmrec_plugins.models.p5.decoding import (
-    beam_search,
-    encode_sources,
-    score_candidates,
-    score_catalog,
-)
+from mmrec_plugins.models.p5.decoding import beam_search, encode_sources
 from mmrec_plugins.models.p5.examples import Examples, Task
 from mmrec_plugins.models.p5.ids import codes_of, name_items
+from mmrec_plugins.models.p5.likelihood import score_candidates, score_catalog
 from mmrec_plugins.models.p5.network import P5Network, Sources, pad_targets
 from mmrec_plugins.models.p5.options import P5Config
 from mmrec_plugins.models.p5.packing import packed_linears
