@@ -1,4 +1,4 @@
-"""Whole runs on MovieLens-100k: ours beside RecBole, RecTools, implicit and cornac.
+"""Whole runs on MovieLens-100k: ours beside RecBole, RecTools, implicit, cornac and LensKit.
 
     python benchmarks/whole_runs.py --data DIR [--peers-python PATH] [--repeats 3]
     python benchmarks/whole_runs.py --data DIR --models sasrec --repeats 1 --sasrec-epochs 3
@@ -37,7 +37,7 @@ The peers want an environment of their own, which `--peers-python` names (RecBol
 later releases of these; wheels of cornac 2.3 need a newer libstdc++ than Debian 12 has); a system
 that cannot run is left out with its reason:
 
-    pip install recbole==1.2.1 "rectools[torch]" implicit "cornac<2.3" \\
+    pip install recbole==1.2.1 "rectools[torch]" implicit "cornac<2.3" lenskit \\
         "setuptools<81" "numpy<2" "pandas<3" "scipy<1.14"
 """
 
@@ -84,7 +84,7 @@ def run(job: Job, peers_python: str) -> Found:
     else:
         command = [peers_python, str(PEERS_SCRIPT), json.dumps(asdict(job))]
     count = str(job.threads)
-    pinned = ("OMP", "OPENBLAS", "MKL", "NUMBA", "NUMEXPR")
+    pinned = ("OMP", "OPENBLAS", "MKL", "NUMBA", "NUMEXPR", "LK")
     env = os.environ | {f"{name}_NUM_THREADS": count for name in pinned}
     # RecBole loads its own checkpoint, which torch refuses by default since 2.6.
     env |= {"XDG_CACHE_HOME": str(folder), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}

@@ -267,6 +267,37 @@ def cornac(job: Job) -> Quality:
     return judged(lists, validation, test)
 
 
+def lenskit(job: Job) -> Quality:
+    """Run LensKit's popularity, item neighbours or EASE through its batch recommender."""
+    from lenskit.batch import recommend
+    from lenskit.data import from_interactions_df
+    from lenskit.pipeline import topn_pipeline
+
+    train, validation, test = divided(job)
+    scorer, options = _lenskit_scorer(job.model)
+    data = from_interactions_df(train[["user", "item"]], user_col="user", item_col="item")
+    pipeline = topn_pipeline(scorer, options)
+    pipeline.train(data)
+    more = int(validation.groupby("user").size().max())
+    found = recommend(pipeline, test["user"].unique(), n=K + more, n_jobs=1)
+    return judged({key.user_id: items.ids() for key, items in found}, validation, test)
+
+
+def _lenskit_scorer(model: str) -> tuple[Any, dict[str, Any]]:
+    """Return the class of a scorer and its options."""
+    if model == "popularity":
+        from lenskit.basic import PopScorer
+
+        return PopScorer, {"score": "count"}
+    if model == "ease":
+        from lenskit.knn import EASEScorer
+
+        return EASEScorer, {"regularization": 250.0}
+    from lenskit.knn import ItemKNNScorer
+
+    return ItemKNNScorer, {"feedback": "implicit", "max_nbrs": 100}
+
+
 def divided(job: Job) -> "tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]":
     """Return train, validation and test as ours divided them: user, item and time."""
     train, validation, test = (_read(job, f".{part}") for part in PARTS)
@@ -308,6 +339,7 @@ PEERS: dict[str, tuple[Callable[[Job], Quality], tuple[str, ...]]] = {
     "rectools": (rectools, ("popularity", "item-knn", "ease", "sasrec")),
     "implicit": (implicit, ("item-knn", "bpr-mf")),
     "cornac": (cornac, ("ease", "bpr-mf")),
+    "lenskit": (lenskit, ("popularity", "item-knn", "ease")),
 }
 
 
