@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
@@ -29,6 +30,16 @@ VARIABLE = [
     [15, 25, 31],
 ]
 """14 items of 1 to 5 tokens, some the start of others."""
+
+Codes = Sequence[Sequence[int]]
+
+TRIES = [
+    pytest.param(FIXED, None, id="one length"),
+    pytest.param(FIXED, END, id="one length and an end"),
+    pytest.param(VARIABLE, END, id="many lengths"),
+    pytest.param([[n] for n in range(10, 40)], None, id="one token"),
+]
+"""Tokens of each item, and the end token."""
 
 
 def tiny_t5(*, v1_1: bool = False, seed: int = 0, **changes: float) -> T5ForConditionalGeneration:
@@ -61,7 +72,7 @@ def sources(n: int, length: int, seed: int = 0, side: str = "right") -> tuple[Te
 
 
 def allowed_tokens(
-    codes: Sequence[Sequence[int]], end: int | None, excluded: Sequence[Sequence[int]] = ()
+    codes: Codes, end: int | None, excluded: Sequence[Sequence[int]] = ()
 ) -> Callable[[int, Tensor], list[int]]:
     """Return what `generate` asks for the tokens that may follow a start, one dict a source."""
     tables: dict[int, dict[tuple[int, ...], list[int]]] = {}
@@ -93,7 +104,7 @@ class Named:
 def generate(
     model: T5ForConditionalGeneration,
     inputs: tuple[Tensor, Tensor],
-    codes: Sequence[Sequence[int]],
+    codes: Codes,
     end: int | None,
     beams: int,
     excluded: Sequence[Sequence[int]] = (),
