@@ -2,17 +2,40 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmrec_bench.collecting import metric_vectors
 from mmrec_bench.config import MODALITIES
-from mmrec_bench.errors import MMRecError
-from mmrec_bench.evaluation import measurements
+from mmrec_bench.errors import MMRecError, StorageError
+from mmrec_bench.evaluation import STRICT, measurements
 from mmrec_bench.interfaces import Metric
-from mmrec_bench.planning import Task, modality_sections
+from mmrec_bench.planning import Task, build_metrics, modality_sections
 from mmrec_bench.plugins import Plugins
+from mmrec_bench.records import RunSpec, read_record, record_path
 from mmrec_bench.types import FloatArray, Measurement, Outcomes
 
 log = logging.getLogger("mmrec_bench")
+
+
+def metrics_with_recorded(
+    asked: tuple[str, ...], results: Path, spec: RunSpec, plugins: Plugins
+) -> list[Metric]:
+    """Build the metrics that are asked for, and then those that the run's record tells beside.
+
+    Raises:
+        ConfigError: a metric is unknown.
+    """
+    built = build_metrics(asked, plugins)
+    path = record_path(results, spec)
+    try:
+        recorded = read_record(path).metrics if path.exists() else {}
+    except StorageError as error:
+        log.warning("%s; only the metrics asked for are measured", error)
+        return built
+    known = {metric.name for metric in built}
+    known |= {f"{STRICT}{name}" for name in (*known, *recorded)}
+    more = [name for name in recorded if name not in known]
+    return [*built, *build_metrics(tuple(more), plugins)]
 
 
 def vectors_for(metrics: Sequence[Metric], task: Task, plugins: Plugins) -> dict[str, FloatArray]:

@@ -8,13 +8,12 @@ from pathlib import Path
 from mmrec_bench import runner
 from mmrec_bench.config import Images
 from mmrec_bench.errors import ConfigError, StorageError
-from mmrec_bench.evaluation import STRICT
-from mmrec_bench.interfaces import Metric
-from mmrec_bench.planning import Workspace, build_metrics, plan_one
+from mmrec_bench.measuring import metrics_with_recorded
+from mmrec_bench.planning import Workspace, plan_one
 from mmrec_bench.plugins import Plugins
-from mmrec_bench.records import DatasetSpec, read_record, record_path
+from mmrec_bench.records import DatasetSpec
 from mmrec_bench.registry import check_unique
-from mmrec_bench.runfolder import Request, RunFolder, read_request
+from mmrec_bench.runfolder import RunFolder, read_request
 from mmrec_bench.runner import FinishedRun
 
 log = logging.getLogger("mmrec_bench")
@@ -45,7 +44,9 @@ def evaluate(
     request = read_request(results, run_id)
     config = request.config
     workspace = Workspace(results, data_root or request.data_root)
-    built = _all_metrics(request, results, metrics or (), plugins)
+    check_unique(metrics or (), "metric")
+    asked = tuple(dict.fromkeys([*config.metrics, *(metrics or ())]))
+    built = metrics_with_recorded(asked, results, request.spec, plugins)
     task = runner.prepare(config, workspace, plugins)
     found = DatasetSpec(name=task.data.name, version=task.data.version)
     if found != request.spec.dataset or task.split.candidates_hash != request.spec.candidates_hash:
@@ -66,25 +67,6 @@ def evaluate(
                 "prediction; run the same command again to go on"
             )
         return runner.finish(request.spec, task, built, folder, store, plugins)
-
-
-def _all_metrics(
-    request: Request, results: Path, asked: tuple[str, ...], plugins: Plugins
-) -> list[Metric]:
-    """Build the metrics that a run was made with, that its record tells, and that are asked for."""
-    check_unique(asked, "metric")
-    names = dict.fromkeys([*request.config.metrics, *asked])
-    path = record_path(results, request.spec)
-    try:
-        recorded = read_record(path).metrics if path.exists() else {}
-    except StorageError as error:
-        log.warning("%s; only the metrics of the run are measured again", error)
-        recorded = {}
-    built = build_metrics(tuple(names), plugins)
-    known = {metric.name for metric in built}
-    known |= {f"{STRICT}{name}" for name in (*known, *recorded)}
-    more = [name for name in recorded if name not in known]
-    return [*built, *build_metrics(tuple(more), plugins)]
 
 
 def ablate(

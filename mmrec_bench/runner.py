@@ -27,7 +27,7 @@ from mmrec_bench.interfaces import (
     TrainingData,
     Transfers,
 )
-from mmrec_bench.measuring import measure_each, vectors_for
+from mmrec_bench.measuring import measure_each, metrics_with_recorded, vectors_for
 from mmrec_bench.observers import observed
 from mmrec_bench.paths import use_data_root
 from mmrec_bench.permutations import show
@@ -138,9 +138,14 @@ def _divide(
 def run(planned: PlannedRun, task: Task, workspace: Workspace, plugins: Plugins) -> FinishedRun:
     """Fit or restore, score what is missing, measure, and write the record.
 
-    A run that was killed goes on where its last whole part ended; a finished one is only measured.
+    A run that was killed goes on where its last whole part ended; a finished one is only measured,
+    by what its record tells too, so that nothing of it is lost.
     """
-    metrics = build_metrics(planned.config.metrics, plugins)
+    asked = planned.config.metrics
+    if workspace.fresh:
+        metrics = build_metrics(asked, plugins)
+    else:
+        metrics = metrics_with_recorded(asked, workspace.results, planned.spec, plugins)
     with (
         RunFolder.claim(
             workspace.results,

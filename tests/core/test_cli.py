@@ -127,6 +127,18 @@ def test_stored_predictions_are_measured_again_without_the_model(
     assert measured["spec"] == record["spec"]
 
 
+def test_a_finished_run_keeps_what_its_record_tells_until_it_is_made_afresh(
+    root: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    (first,) = run_popularity(root, results)
+    (again,) = run_popularity(root, results, "--metrics", "recall@3")
+    assert next(iter(again["metrics"])) == "recall@3"
+    assert set(again["metrics"]) == {*first["metrics"], "recall@3"}
+    (fresh,) = run_popularity(root, results, "--metrics", "recall@3", "--fresh")
+    assert set(fresh["metrics"]) == {"recall@3"}
+
+
 def test_runs_on_other_cases_are_not_compared_in_one_table(root: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     (first,) = run_popularity(root, results)
