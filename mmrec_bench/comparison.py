@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec_bench.cases import CaseTable, read_cases
+from mmrec_bench.cases import CaseTable
 from mmrec_bench.errors import ProtocolError, StorageError
 from mmrec_bench.records import RunRecord, RunSpec, Stored
+from mmrec_bench.registry import check_unique
 from mmrec_bench.resampling import flips_for
 from mmrec_bench.statistics import PairedTest, Spread, centre, holm, paired_tests, spread
 
@@ -137,7 +138,7 @@ def load_groups(stored: Sequence[Stored]) -> list[Group]:
     found = []
     for members in groups.values():
         members.sort(key=lambda one: one.record.spec.seed)
-        tables = tuple(read_cases(one.path, one.record.cases) for one in members)
+        tables = tuple(one.cases() for one in members)
         records = tuple(one.record for one in members)
         found.append(Group(records[0].title, records, tables))
     users = found[0].cases[0].users_hash
@@ -226,9 +227,11 @@ def compare(
         seed: of the resamples and flips.
 
     Raises:
+        ConfigError: a metric is given twice.
         StorageError: fewer than two groups, a metric that a run has no per-case values of, or no
             metric that all have.
     """
+    check_unique(metrics, "metric")
     if len(groups) < 2:
         raise StorageError(
             "nothing to compare: the runs are seeds of one model; name a run of another"

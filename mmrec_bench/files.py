@@ -50,11 +50,21 @@ def atomic_write(path: Path, data: bytes | memoryview) -> None:
     """Write a file that is, at every moment, the old one or the new one as a whole.
 
     A temporary file beside it is written, synced and renamed, and the folder is synced, so that
-    the new file outlives a loss of power. The folder is made where it is missing.
+    the new file outlives a loss of power. The folder is made where it is missing. A link stays,
+    and what it names is written. To a device or a pipe, e.g. /dev/stdout, the data is added.
 
     Raises:
         StorageError: the disk is full, or the file cannot be written; nothing is left behind.
     """
+    try:
+        if is_stream(path):
+            with path.open("ab") as file:
+                file.write(data)
+            return
+        if path.is_symlink():
+            path = Path(os.path.realpath(path))
+    except OSError as error:
+        raise storage_error(path, error, len(data)) from None
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +82,15 @@ def atomic_write(path: Path, data: bytes | memoryview) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def is_stream(path: Path) -> bool:
+    """Say whether a path is a device, a pipe or an open file of a process: not to be replaced."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        return True
+    # /dev/stdout and /dev/fd/N: links, perhaps to a file to which others write too.
+    folder = path.parent.resolve()
+    return path.is_symlink() and (folder == Path("/dev") or folder.is_relative_to("/proc"))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], *, compress: bool = False) -> None:

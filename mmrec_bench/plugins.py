@@ -134,6 +134,7 @@ def _register(plugins: Plugins, module: object, name: str, owner: str, mark: str
         with guard.blaming("failed on registration"):
             plugins.manager.register(module, name=name)
             plugins.manager.check_pending()
+            _check_hooks(plugins, module)
             entries = [(kind, entry) for kind in KINDS for entry in _entries(plugins, module, kind)]
             for i, (kind, entry) in enumerate(entries):
                 plugins[kind].check(entry, owner)
@@ -147,6 +148,17 @@ def _register(plugins: Plugins, module: object, name: str, owner: str, mark: str
         plugins[kind].add(entry, owner, mark)
 
 
+def _check_hooks(plugins: Plugins, module: object) -> None:
+    """Raise PluginError where a module has no hook, or one that pluggy cannot see."""
+    found = {hook.name for hook in plugins.manager.get_hookcallers(module) or ()}
+    names = [name for name in vars(hookspecs) if name.startswith("mmrec_register_")]
+    unmarked = [n for n in names if n not in found and callable(getattr(module, n, None))]
+    if unmarked:
+        raise PluginError(f"{unmarked[0]} is not marked: write @hookimpl above it")
+    if not found:
+        raise PluginError(f"has no hook, expected one of {', '.join(names)}")
+
+
 def _leave_out(plugins: Plugins, name: str, owner: str, error: PluginError) -> None:
     plugins.broken.append(BrokenPlugin(name, owner, str(error)))
     log.warning("plugin %s of %s is left out: %s", name, owner, error)
@@ -157,12 +169,15 @@ def _entries(plugins: Plugins, module: object, kind: str) -> list[Entry]:
     """Call the module's own register hook of one kind, if it has one."""
     plural = kind if kind.endswith("s") else f"{kind}s"
     hook = getattr(plugins.manager.hook, f"mmrec_register_{plural}")
-    return [
-        entry
-        for implementation in hook.get_hookimpls()
-        if implementation.plugin is module
-        for entry in implementation.function()
-    ]
+    entries: list[Entry] = []
+    for implementation in hook.get_hookimpls():
+        if implementation.plugin is module:
+            returned = implementation.function()
+            if not isinstance(returned, Iterable):
+                what = f"mmrec_register_{plural} returned {returned!r:.200}"
+                raise PluginError(f"{what}, expected a list of Entry")
+            entries += returned
+    return entries
 
 
 def load_file(plugins: Plugins, path: Path) -> LoadedPlugin:

@@ -14,10 +14,16 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mmrec_bench.cases import CaseTable, cases_path, read_cases
 from mmrec_bench.errors import StorageError
 from mmrec_bench.files import atomic_write
+from mmrec_bench.registry import NAME_RULE, is_name
+from mmrec_bench.types import Measurement
 
 SCHEMA_VERSION = 1
+_PROTOCOL = ("split", "candidates", "n_candidates")
+_COUNTS = ("n_cases", "n_items")
+"""What every record has: tables show it."""
 _PACKAGES = ("mmrec-bench", "numpy", "pillow", "torch", "transformers", "peft", "sentencepiece")
 
 
@@ -213,11 +219,13 @@ def read_record(path: Path) -> RunRecord:
     """Read and check a record.
 
     Raises:
-        StorageError: not a record, another schema, or changed since it was written.
+        StorageError: not a record, another schema, changed since it was written, or telling what no
+            run writes.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        text = path.read_text(encoding="utf-8")
+        raw = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
+    except (OSError, ValueError, RecursionError) as error:
         raise StorageError(f"{path} cannot be read as a record: {error}") from None
     found = raw.get("schema_version") if isinstance(raw, dict) else None
     if found != SCHEMA_VERSION:
@@ -231,13 +239,55 @@ def read_record(path: Path) -> RunRecord:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise StorageError(f"{path} is not a record: {where}: {first['msg']}") from None
-    if record.run_id != record.spec.run_id or record.digest != record.expected_digest():
+    try:
+        whole = record.run_id == record.spec.run_id and record.digest == record.expected_digest()
+    except (ValueError, RecursionError) as error:  # options that no JSON can hold
+        raise StorageError(f"{path} is not a record: its hash is not defined: {error}") from None
+    if not whole:
         raise StorageError(f"{path} was changed after it was written: its hash does not match")
+    if fault := next(_faults(record), ""):
+        raise StorageError(f"{path} tells what no run writes: {fault}")
     return record
 
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is too large for a number")
+    return value
+
+
+def _faults(record: RunRecord) -> Iterator[str]:
+    """Yield what in a record no run writes, whatever its hash.
+
+    Anybody can compute a hash anew, and records of others are read. Names are folders and files.
+    """
+    spec = record.spec
+    for what, name in (("dataset", spec.dataset.name), ("model", spec.model.name)):
+        if not is_name(name):
+            yield f"the {what} is called {name!r}, expected {NAME_RULE}"
+    lacking = [f"spec.protocol.{n}" for n in _PROTOCOL if n not in spec.protocol]
+    lacking += [f"counts.{n}" for n in _COUNTS if n not in record.counts]
+    if lacking:
+        yield f"it has no {', '.join(lacking)}"
+    try:
+        spec.transfer_words()
+    except (KeyError, TypeError, ValueError):
+        yield f"spec.transfer is {spec.transfer!r}"
+    for what, found in (("counts", record.counts), ("resources", record.resources)):
+        for name, value in found.items():
+            if value is not None and value < 0:
+                yield f"{what}.{name} is {value}, below 0"
+    for name, one in record.metrics.items():
+        if one.n < 0 or (one.low is not None and one.high is not None and one.low > one.high):
+            yield f"{name} has the interval [{one.low}, {one.high}] over {one.n} cases"
+    shown = {name: len(values) for name, values in record.positions.items()}
+    if shown and ("n" not in shown or len(set(shown.values())) > 1):
+        yield f"positions holds {shown}, expected n and as many values each"
 
 
 def record_files(results: Path) -> Iterator[Path]:
@@ -257,10 +307,14 @@ def _agree(a: RunRecord, b: RunRecord) -> bool:
         for name in a.metrics
         for part in ("value", "low", "high")
     ]
-    return all(
-        one == other or (None not in (one, other) and math.isclose(one, other, abs_tol=1e-9))
-        for one, other in pairs
-    )
+    return all(_close(one, other) for one, other in pairs)
+
+
+def _close(one: float | None, other: float | None) -> bool:
+    """Say whether two values are the same but for their last digits."""
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, abs_tol=1e-9)
 
 
 class Stored(NamedTuple):
@@ -268,6 +322,28 @@ class Stored(NamedTuple):
 
     path: Path
     record: RunRecord
+
+    @property
+    def has_cases(self) -> bool:
+        """Whether per-case values lie beside the record."""
+        return bool(self.record.cases) and cases_path(self.path).exists()
+
+    def cases(self) -> CaseTable:
+        """Read the per-case values, and check that the record's metrics are their means.
+
+        Raises:
+            StorageError: they are not here, torn, or not those that the record was made with.
+        """
+        table = read_cases(self.path, self.record.cases)
+        for name, values in table.values.items():
+            told = self.record.metrics.get(name)
+            found = finite(Measurement.mean(values).value)
+            if told is not None and not _close(told.value, found):
+                raise StorageError(
+                    f"{self.path} says that {name} is {told.value}, but the mean of its per-case "
+                    f"values is {found}: one of the two was changed"
+                )
+        return table
 
 
 def read_records(*folders: Path) -> list[Stored]:

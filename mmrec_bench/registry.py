@@ -166,7 +166,17 @@ class Registry:
         entry = self.find(name).entry
         cls = self.load(name)
         with guard.calling(self.kind, name, cls, "reading its options"):
-            config: ComponentConfig = build_config(cls.Config, {**entry.options, **options}, where)
+            try:
+                config: ComponentConfig = build_config(
+                    cls.Config, {**entry.options, **options}, where
+                )
+            except ConfigError as error:
+                if not _fits(cls.Config, entry.options):
+                    whose = f"{self.kind} {name!r} of {self.find(name).owner}"
+                    raise PluginError(
+                        f"{whose}: the options of its Entry do not fit its Config: {error}"
+                    ) from None
+                raise
         return config
 
     def create(self, name: str, config: "ComponentConfig") -> Any:  # noqa: ANN401
@@ -174,6 +184,17 @@ class Registry:
         cls = self.load(name)
         with guard.calling(self.kind, name, cls, "construction"):
             return cls(config)
+
+
+def _fits(config: "type[ComponentConfig]", preset: Mapping[str, Any]) -> bool:
+    """Say whether a Config takes each preset option, whatever else it may need."""
+    from pydantic import ValidationError  # noqa: PLC0415 - not at start
+
+    try:
+        config(**preset)
+    except ValidationError as error:
+        return not any(set(one["loc"][:1]) & set(preset) for one in error.errors())
+    return True
 
 
 def _odd_part(entry: Entry) -> str | None:

@@ -138,10 +138,13 @@ class RecommenderTests(_ComponentTests):
 
     @pytest.fixture
     def subject(
-        self, split: Split, data: TrainingData, fitted: Recommender, tmp_path: Path
+        self, split: Split, data: TrainingData, tmp_path: Path, request: pytest.FixtureRequest
     ) -> RecommenderSubject:
         """Return what the checks look at."""
-        return RecommenderSubject(self.make, split, data, tmp_path / "contract", fitted)
+        subject = RecommenderSubject(self.make, split, data, tmp_path / "contract")
+        # Fitted only now: a fit that writes into the data is seen by comparison with before.
+        subject.given = request.getfixturevalue("fitted")
+        return subject
 
     def test_scores_have_the_shape_of_the_candidates(self, subject: RecommenderSubject) -> None:
         """(B, C) float32, and something is ranked."""

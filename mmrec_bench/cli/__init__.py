@@ -5,13 +5,14 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from mmrec_bench.errors import MMRecError, did_you_mean
+from mmrec_bench.errors import ConfigError, MMRecError, did_you_mean
 
 COMMANDS = {
     "run": "run a model on a data set and write its record",
@@ -33,6 +34,10 @@ COMMANDS = {
 """Command -> its line in --help; the module of the same name is imported when it is called."""
 
 
+_STDOUT = "mmrec_bench.stdout"
+"""Where the standard output is kept while `--json` sends all but the JSON to standard error."""
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module only when that command is used."""
 
@@ -48,7 +53,7 @@ class LazyGroup(click.Group):
             command: click.Command = module.command
             for option in command.params:
                 if option.name == "as_json":
-                    option.callback = _without_bars
+                    option.callback = _json_alone
             return command
         return super().get_command(ctx, cmd_name)
 
@@ -87,7 +92,7 @@ class LazyGroup(click.Group):
     help="Load a one-file plugin; can be given again, also after the command. $MMREC_PLUGINS names "
     "files for every call.",
 )
-@click.option("--debug", is_flag=True, help="Print the traceback of an error.")
+@click.option("--debug", is_flag=True, help="Print an error's traceback; also after the command.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no notices, only results.")
 @click.pass_context
 def cli(ctx: click.Context, plugin_files: tuple[Path, ...], debug: bool, quiet: bool) -> None:
@@ -103,7 +108,11 @@ def cli(ctx: click.Context, plugin_files: tuple[Path, ...], debug: bool, quiet: 
 
 
 def plugin_files_first(arguments: Sequence[str]) -> list[str]:
-    """Move each `--plugin FILE` before the command, where the group reads it."""
+    """Move each `--plugin FILE`, and `--debug`, before the command, where the group reads them.
+
+    Raises:
+        ConfigError: no file behind the option.
+    """
     front: list[str] = []
     rest: list[str] = []
     given = list(arguments)
@@ -111,9 +120,11 @@ def plugin_files_first(arguments: Sequence[str]) -> list[str]:
         word = given.pop(0)
         if word == "--":
             return [*front, *rest, word, *given]
-        if word.startswith("--plugin="):
+        if word.startswith("--plugin=") or word == "--debug":
             front.append(word)
-        elif word == "--plugin" and given:
+        elif word == "--plugin":
+            if not given:
+                raise ConfigError("--plugin needs the path of a Python file behind it")
             front += [word, given.pop(0)]
         else:
             rest.append(word)
@@ -131,12 +142,14 @@ def _set_up_output(*, quiet: bool, debug: bool) -> None:
     set_mode("quiet" if quiet else None)
 
 
-def _without_bars(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
-    """Show no live bars where a program reads the results; lines, or nothing, as elsewhere."""
+def _json_alone(ctx: click.Context, _: click.Parameter, as_json: bool) -> bool:
+    """Keep stdout for the JSON where a program reads it: no live bars, and no plugin's prints."""
     from mmrec_bench.progress import set_mode  # noqa: PLC0415
 
     if as_json:
         set_mode("quiet" if ctx.obj and ctx.obj["quiet"] else None, live=False)
+        ctx.meta[_STDOUT] = sys.stdout
+        ctx.with_resource(redirect_stdout(sys.stderr))
     return as_json
 
 
@@ -178,4 +191,6 @@ def echo_json(value: Any) -> None:  # noqa: ANN401 - anything JSON can hold
     """Print a value as JSON on stdout."""
     import json  # noqa: PLC0415 - only for --json
 
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    ctx = click.get_current_context(silent=True)
+    file = ctx.meta.get(_STDOUT) if ctx is not None else None
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False), file=file)

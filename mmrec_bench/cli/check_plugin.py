@@ -114,12 +114,19 @@ def parse_options(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def lines(results: Sequence[Result]) -> list[str]:
-    """Return a line a check, and for a failure what was found, what was expected, what to do."""
+    """Return a line a check, and for a failure what was found, what was expected, what to do.
+
+    What fails several checks alike, e.g. an exception in `fit`, is explained once.
+    """
     found = []
+    explained: dict[tuple[str, str, str], str] = {}
     for result in results:
-        reason = f": {result.reason}" if result.reason else ""
+        told = (result.found, result.expected, result.mend)
+        first = explained.setdefault(told, result.check) if result.outcome == "failed" else ""
+        again = first not in ("", result.check)
+        reason = f": {result.reason}" if result.reason else f": as {first}" if again else ""
         found.append(f"  {_MARKS[result.outcome]}{result.check:<9} {result.rule}{reason}")
-        if result.outcome == "failed":
+        if result.outcome == "failed" and not again:
             found.append(f"            found     {result.found}")
             found.append(f"            expected  {result.expected}")
             found.append(f"            to mend   {result.mend}")

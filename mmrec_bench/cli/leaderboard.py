@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
+from mmrec_bench.cli import echo_json
 from mmrec_bench.errors import ConfigError
-from mmrec_bench.files import atomic_write
-from mmrec_bench.leaderboard import FORMATS, Board, build, render, to_blocks
+from mmrec_bench.files import atomic_write, is_stream
+from mmrec_bench.leaderboard import FORMATS, Board, build, render, to_blocks, to_values
 from mmrec_bench.records import read_records
 from mmrec_bench.terminal import is_terminal, show
 
@@ -78,11 +79,11 @@ def command(
     names = tuple(name.strip() for name in metrics.split(",")) if metrics else ()
     boards = build(stored, metrics=names, sort=sort, baseline=baseline)
     if as_json:
-        click.echo(render(boards, "json"), nl=False)
+        echo_json(to_values(boards))
         return
     tables = _tables(boards, results[0] / "leaderboard", output, form)
-    stale = [path for path, text in tables.items() if not _is_current(path, text)]
     if check:
+        stale = [path for path, text in tables.items() if not _is_current(path, text)]
         for path in stale:
             click.echo(f"{path} is not what the records say", err=True)
         sys.exit(1 if stale else 0)
@@ -91,7 +92,8 @@ def command(
     for path, text in tables.items():
         atomic_write(path, text.encode())
         shown = [b for b in boards if output is not None or b.dataset == path.stem]
-        click.echo(f"{path}: {sum(len(board.rows) for board in shown)} rows")
+        # Behind a table on standard output, the line would be part of it.
+        click.echo(f"{path}: {sum(len(board.rows) for board in shown)} rows", err=is_stream(path))
 
 
 def _tables(
@@ -122,6 +124,7 @@ def _format_of(output: Path) -> str:
 
 def _is_current(path: Path, text: str) -> bool:
     try:
-        return path.read_text(encoding="utf-8") == text
+        # A pipe has no content to compare, and reading one may wait for ever.
+        return path.is_file() and path.read_text(encoding="utf-8") == text
     except (OSError, UnicodeDecodeError):
         return False

@@ -1,5 +1,7 @@
 """What a check of the contract finds, and how all checks of a kind are run."""
 
+import logging
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
@@ -9,6 +11,8 @@ from numpy.typing import NDArray
 
 from mmrec_bench import guard
 from mmrec_bench.errors import MMRecError
+
+log = logging.getLogger("mmrec_bench")
 
 S = TypeVar("S")
 
@@ -88,9 +92,20 @@ def run_check(check: Check[S], subject: S, part: object = None) -> Result:
             except DoesNotApplyError as reason:
                 return Result(name, rule, "skipped", reason=str(reason))
     except MMRecError as error:
-        mend = "mend the line that is named; --debug prints the traceback"
+        log.debug("check %s of the contract:", name, exc_info=error)
+        mend = f"{_advice(error, part)}; --debug prints the traceback"
         return Result(name, rule, "failed", str(error), "no exception", mend)
     return Result(name, rule, "ok")
+
+
+def _advice(error: BaseException, part: object) -> str:
+    """Say what to look at: the component's line, or what it returned where we stumbled over it."""
+    package = str(getattr(part, "__module__", "")).partition(".")[0]
+    raised = traceback.walk_tb((error.__cause__ or error).__traceback__)
+    modules = {str(frame.f_globals.get("__name__")).partition(".")[0] for frame, _ in raised}
+    if not package or package in modules:
+        return "mend the line that is named"
+    return "offer and return what docs/plugins says of this kind"
 
 
 def run_checks(checks: Iterable[Check[S]], subject: S, part: object = None) -> list[Result]:

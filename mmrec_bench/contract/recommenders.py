@@ -2,14 +2,17 @@
 
 import pickletools
 import random
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_bench.contract.findings import Check, DoesNotApplyError, demand, demand_equal
 from mmrec_bench.contract.toys import TOY_PROTOCOL, toy_vectors
@@ -37,6 +40,25 @@ class RecommenderSubject:
     data: TrainingData
     folder: Path
     given: Recommender | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Keep a copy of what is given, before any check lets the recommender see it."""
+        self.before = {name: array.copy() for name, array in self.shared().items()}
+
+    def shared(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that a recommender may read and not write, by name."""
+        found: dict[str, NDArray[Any]] = {
+            "queries.user": self.queries.user,
+            "queries.history": self.queries.history.values,
+            "data.interactions.user": self.data.interactions.user,
+            "data.interactions.item": self.data.interactions.item,
+            "data.interactions.rating": self.data.interactions.rating,
+            "data.interactions.timestamp": self.data.interactions.timestamp,
+            **{f"data.modalities[{name!r}]": one for name, one in self.data.modalities.items()},
+        }
+        if self.queries.candidates is not None:
+            found["queries.candidates"] = self.queries.candidates
+        return found
 
     @cached_property
     def fitted(self) -> Recommender:
@@ -71,16 +93,40 @@ def toy_modalities(cls: type[Recommender], split: Split) -> dict[str, FloatArray
     return {name: toy_vectors(split.catalog, seed=i) for i, name in enumerate(wanted)}
 
 
-def check_scores(subject: RecommenderSubject) -> None:
-    """(B, C) float32 Scores, and something is ranked."""
-    scores = subject.fitted.score(subject.queries)
+def check_methods(cls: type[Any]) -> None:
+    """Check that a class has what every recommender has."""
+    missing = [n for n in ("fit", "score", "save", "restore") if not callable(getattr(cls, n, 0))]
     demand(
-        isinstance(scores, Scores) and isinstance(scores.values, np.ndarray),
-        f"a {type(scores).__name__}",
+        not missing,
+        f"no {', '.join(missing)}",
+        "fit, score, save and restore",
+        "write what is missing as docs/plugins/model.md shows",
+    )
+    demand(
+        isinstance(getattr(cls, "reads_instructions", None), bool),
+        "no `reads_instructions`",
+        "True for a model that is asked by instructions, else False",
+        "write `reads_instructions: ClassVar[bool] = False` in the class",
+    )
+
+
+def _score(recommender: Recommender, queries: Queries) -> NDArray[Any]:
+    """Return the values of what `score` returns, which must be Scores."""
+    scores = recommender.score(queries)
+    values = getattr(scores, "values", None)
+    held = f"Scores that hold a {type(values).__name__}"
+    demand(
+        isinstance(scores, Scores) and isinstance(values, np.ndarray),
+        held if isinstance(scores, Scores) else f"a {type(scores).__name__}",
         "Scores that hold a numpy array",
         "return Scores(values)",
     )
-    values, shape = scores.values, subject.candidates.shape
+    return scores.values
+
+
+def check_scores(subject: RecommenderSubject) -> None:
+    """(B, C) float32 Scores, and something is ranked."""
+    values, shape = _score(subject.fitted, subject.queries), subject.candidates.shape
     demand(
         values.shape == shape,
         f"shape {values.shape}",
@@ -99,12 +145,12 @@ def check_scores(subject: RecommenderSubject) -> None:
 def check_batch(subject: RecommenderSubject) -> None:
     """A query's score is the same alone, among others, and in another order of queries."""
     recommender, queries = subject.fitted, subject.queries
-    whole = recommender.score(queries).values
+    whole = _score(recommender, queries)
     mend = "look for a mean, a maximum or a padding that is taken over the batch"
     for i in (0, len(queries) - 1):
-        alone = recommender.score(queries[i : i + 1]).values
+        alone = _score(recommender, queries[i : i + 1])
         demand_equal(alone[0], whole[i], f"{_ALONE}, not on its batch", mend, rtol=1e-4, atol=1e-4)
-    turned = recommender.score(queries[::-1]).values
+    turned = _score(recommender, queries[::-1])
     demand_equal(
         turned[::-1], whole, f"{_ALONE}, not on its neighbours", mend, rtol=1e-4, atol=1e-4
     )
@@ -117,8 +163,8 @@ def check_order(subject: RecommenderSubject) -> None:
     queries = subject.queries
     turned = Queries(queries.user, queries.history, subject.candidates[:, ::-1].copy())
     demand_equal(
-        subject.fitted.score(turned).values[:, ::-1],
-        subject.fitted.score(queries).values,
+        _score(subject.fitted, turned)[:, ::-1],
+        _score(subject.fitted, queries),
         "a candidate's score does not depend on its place in the list, which tells nothing",
         "score each candidate by its item number, not by its column",
         rtol=1e-5,
@@ -128,21 +174,11 @@ def check_order(subject: RecommenderSubject) -> None:
 
 def check_given(subject: RecommenderSubject) -> None:
     """What a recommender is given is read, not written."""
-    queries = subject.queries
-    arrays = {
-        "queries.user": queries.user,
-        "queries.history": queries.history.values,
-        "queries.candidates": subject.candidates,
-        "data.interactions.user": subject.data.interactions.user,
-        "data.interactions.item": subject.data.interactions.item,
-        "data.interactions.rating": subject.data.interactions.rating,
-    }
-    before = {name: array.copy() for name, array in arrays.items()}
-    subject.fit(subject.data, "given").score(queries)
-    for name, array in arrays.items():
+    _score(subject.fit(subject.data, "given"), subject.queries)
+    for name, array in subject.shared().items():
         demand_equal(
             array,
-            before[name],
+            subject.before[name],
             f"{name} as it was: other models of the call read it too",
             "work on a copy",
         )
@@ -150,14 +186,16 @@ def check_given(subject: RecommenderSubject) -> None:
 
 def check_seed(subject: RecommenderSubject) -> None:
     """The same seed gives the same scores, and no global random state is read or written."""
-    first = subject.fitted.score(subject.queries).values
+    first = _score(subject.fitted, subject.queries)
     np.random.seed(123)  # noqa: NPY002 - the point: global state must not matter
     random.seed(123)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(123)
     before = _global_state()
     again = subject.fit(subject.data, "again")
     untouched = _global_state() == before
     demand_equal(
-        again.score(subject.queries).values,
+        _score(again, subject.queries),
         first,
         "the same scores from the same seed",
         "draw from np.random.default_rng(seed), or a torch.Generator that is seeded with it",
@@ -166,13 +204,15 @@ def check_seed(subject: RecommenderSubject) -> None:
         untouched,
         "a global random state was seeded or used",
         "that it is left alone",
-        "draw from np.random.default_rng(seed)",
+        "draw from np.random.default_rng(seed), or a torch.Generator that is seeded with it",
     )
 
 
 def _global_state() -> tuple[object, ...]:
     name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 - to see that it is left
-    return (random.getstate(), name, np.asarray(keys).tobytes(), *rest)
+    torch = sys.modules.get("torch")  # imported by the first fit, where it is used
+    drawn = torch.get_rng_state().numpy().tobytes() if torch is not None else b""
+    return (random.getstate(), name, np.asarray(keys).tobytes(), *rest, drawn)
 
 
 def check_restore(subject: RecommenderSubject) -> None:
@@ -183,8 +223,8 @@ def check_restore(subject: RecommenderSubject) -> None:
     restored = subject.make()
     restored.restore(folder, subject.data)
     demand_equal(
-        restored.score(subject.queries).values,
-        subject.fitted.score(subject.queries).values,
+        _score(restored, subject.queries),
+        _score(subject.fitted, subject.queries),
         "the same scores after `save` and `restore` in a new object",
         "write everything that `score` reads",
         rtol=1e-6,
@@ -232,7 +272,7 @@ def _is_pickle(content: bytes) -> bool:
 def check_cold(subject: RecommenderSubject) -> None:
     """An empty history and a list of one candidate are legal."""
     queries = Queries(np.array([0], np.int32), Ragged.from_rows([[]]), np.array([[3]], np.int32))
-    found = subject.fitted.score(queries).values.shape
+    found = _score(subject.fitted, queries).shape
     demand(
         found == (1, 1),
         f"shape {found} for one query with an empty history and one candidate",
@@ -254,7 +294,7 @@ def check_unseen(subject: RecommenderSubject) -> None:
         Ragged.from_rows([[item], [other, item]]),
         np.array([[item, other]] * 2, np.int32),
     )
-    found = subject.fit(data, "unseen").score(queries).values
+    found = _score(subject.fit(data, "unseen"), queries)
     demand(
         found.shape == (2, 2) and not np.isinf(found).any(),
         f"{found.tolist()} for a user and an item that train never saw",
@@ -268,7 +308,7 @@ def check_catalog(subject: RecommenderSubject) -> None:
     if type(subject.fitted).reads_instructions:
         raise DoesNotApplyError("a prompt cannot list the whole catalog")
     queries = subject.queries
-    full = subject.fitted.score(Queries(queries.user, queries.history)).values
+    full = _score(subject.fitted, Queries(queries.user, queries.history))
     shape = (len(queries), len(subject.split.catalog))
     demand(
         full.shape == shape and full.dtype == np.float32,
@@ -278,7 +318,7 @@ def check_catalog(subject: RecommenderSubject) -> None:
     )
     demand_equal(
         np.take_along_axis(full, subject.candidates, 1),
-        subject.fitted.score(queries).values,
+        _score(subject.fitted, queries),
         "the same score for an item in a list and in the whole catalog",
         "score a list as np.take_along_axis(catalog_scores, queries.candidates, 1)",
         rtol=1e-5,
@@ -308,9 +348,13 @@ def other_truth(split: Split) -> Iterator[None]:
 
 def check_truth(subject: RecommenderSubject) -> None:
     """Another truth behind the same queries changes nothing."""
-    before = subject.fitted.score(subject.queries).values
+    before = _score(subject.fitted, subject.queries)
     with other_truth(subject.split):
-        after = subject.fit(subject.data, "other-truth").score(subject.queries).values
+        after = _score(subject.fit(subject.data, "other-truth"), subject.queries)
+    if not np.array_equal(after, before, equal_nan=True):
+        same = _score(subject.fit(subject.data, "same-truth"), subject.queries)
+        if not np.array_equal(same, before, equal_nan=True):
+            raise DoesNotApplyError("scores differ with the same truth too; see `seed`")
     demand_equal(
         after,
         before,
@@ -320,6 +364,9 @@ def check_truth(subject: RecommenderSubject) -> None:
     )
 
 
+METHODS: Check[type[Any]] = Check(
+    "methods", "it has its methods, and says whether it reads instructions", check_methods
+)
 CHECKS: tuple[Check[RecommenderSubject], ...] = (
     Check("scores", "scores are (B, C) float32 and rank something", check_scores),
     Check("batch", "scores do not depend on the batch", check_batch),

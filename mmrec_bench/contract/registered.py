@@ -15,7 +15,7 @@ from mmrec_bench.contract import (
     recommenders,
     toys,
 )
-from mmrec_bench.contract.findings import Result, run_checks
+from mmrec_bench.contract.findings import Result, run_check, run_checks
 from mmrec_bench.errors import ConfigError, DataMissingError, UnknownNameError
 from mmrec_bench.interfaces import (
     ChoosesInstructions,
@@ -128,9 +128,12 @@ def _hook_module(plugins: Plugins, owner: str, kind: str, name: str) -> str | No
 
 def _check_model(made: _Made) -> list[Result]:
     cls, config = made.cls, made.config
+    whole = run_check(recommenders.METHODS, cls, cls)
+    if whole.outcome == "failed":
+        return [whole, *_skipped("it lacks what every check needs; see `methods`")]
     if issubclass(cls, EstimatesCost):
         reason = "asking it costs money; run its own tests against a server of their own"
-        return [Result(one.name, one.rule, "skipped", reason=reason) for one in recommenders.CHECKS]
+        return [whole, *_skipped(reason)]
     if issubclass(cls, ResolvesOptions):
         with guard.calling("model", made.name, cls, "resolve"):
             config, _ = cls.resolve(config, device=made.asked.device)
@@ -149,7 +152,11 @@ def _check_model(made: _Made) -> list[Result]:
         device=made.asked.device,
     )
     subject = recommenders.RecommenderSubject(make, split, data, made.asked.folder / "model")
-    return run_checks(recommenders.CHECKS, subject, cls)
+    return [whole, *run_checks(recommenders.CHECKS, subject, cls)]
+
+
+def _skipped(reason: str) -> list[Result]:
+    return [Result(one.name, one.rule, "skipped", reason=reason) for one in recommenders.CHECKS]
 
 
 def _builder(made: _Made, config: Any, split: Split) -> InstructionBuilder:  # noqa: ANN401

@@ -1,7 +1,7 @@
 """Leaderboards: a pure function of records and of the per-case values beside them."""
 
 from mmrec_bench.leaderboard.building import build, by_board
-from mmrec_bench.leaderboard.formats import FORMATS, render, to_blocks
+from mmrec_bench.leaderboard.formats import FORMATS, render, to_blocks, to_values
 from mmrec_bench.leaderboard.rows import LEVEL, Board, Cell, Row, told_apart
 from mmrec_bench.leaderboard.seeds import averaged
 
@@ -16,5 +16,6 @@ __all__ = [
     "by_board",
     "render",
     "to_blocks",
+    "to_values",
     "told_apart",
 ]

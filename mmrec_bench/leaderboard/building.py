@@ -18,6 +18,7 @@ from mmrec_bench.leaderboard.facts import facts_of
 from mmrec_bench.leaderboard.rows import LEVEL, Board, Cell, Row, best_place, told_apart
 from mmrec_bench.leaderboard.seeds import Seeds, averaged, read_seeds
 from mmrec_bench.records import Stored
+from mmrec_bench.registry import check_unique
 from mmrec_bench.resampling import flip_p_values, flips_for
 from mmrec_bench.statistics import differences, holm
 
@@ -38,13 +39,17 @@ def build(
         baseline: name of a model that every row is tested against.
 
     Raises:
-        ConfigError: no record has such a metric.
+        ConfigError: no record has such a metric or is of such a model, or a metric is given twice.
         StorageError: per-case values that do not belong to their record.
     """
+    check_unique(metrics, "metric")
     known = {name for one in stored for name in one.record.metrics}
     for name in (*metrics, *([sort] if sort else [])):
         if name not in known:
             raise ConfigError(f"no record has metric {name!r}{did_you_mean(name, known)}")
+    models = {one.record.spec.model.name for one in stored}
+    if baseline is not None and baseline not in models:
+        raise ConfigError(f"no record of model {baseline!r}{did_you_mean(baseline, models)}")
     boards = [_board(group, tuple(metrics), sort, baseline) for group in by_board(stored)]
     return told_apart([board for board in boards if board.metrics])
 

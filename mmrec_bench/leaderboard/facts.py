@@ -15,6 +15,7 @@ def facts_of(records: list[RunRecord]) -> dict[str, object]:
     spec = first.spec
     full = spec.protocol["candidates"] == "full"
     facts: dict[str, object] = {
+        **first.facts,  # a model tells them: they stand in for nothing below
         "dataset": spec.dataset.name,
         "dataset_version": spec.dataset.version[:12],
         "protocol_id": spec.protocol_id,
@@ -31,7 +32,6 @@ def facts_of(records: list[RunRecord]) -> dict[str, object]:
         "options": json.dumps(spec.model.options, sort_keys=True),
         "protocol": json.dumps(spec.protocol, sort_keys=True),
         "run_id": " ".join(record.run_id for record in records),
-        **first.facts,
     }
     for section in ("instructions", "encoder", "vectors", "text_vectors", "audio_vectors"):
         part = getattr(spec, section)

@@ -53,11 +53,16 @@ def to_csv(boards: Sequence[Board]) -> str:
     return text.getvalue()
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\n")
+"""Spreadsheets skip a tab or a line's end before a formula."""
+
+
 def _safe(value: object) -> object:
     """Keep numbers raw; a text that a spreadsheet would run as a formula is quoted."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@"):
-        return "'" + value
-    return value
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")  # a lone one would end the row
+    return "'" + text if text.startswith(_FORMULA) else text
 
 
 def to_markdown(boards: Sequence[Board]) -> str:
@@ -150,7 +155,7 @@ class _Markdown:
 
     @staticmethod
     def text(value: str) -> str:
-        plain = html.escape(value, quote=False).replace("\n", " ")
+        plain = " ".join(html.escape(value, quote=False).splitlines())
         for sign in "\\|*_`[]":
             plain = plain.replace(sign, "\\" + sign)
         return plain
@@ -172,7 +177,7 @@ class _Latex:
 
     @classmethod
     def text(cls, value: str) -> str:
-        return "".join(cls._SIGNS.get(sign, sign) for sign in value.replace("\n", " "))
+        return "".join(cls._SIGNS.get(sign, sign) for sign in " ".join(value.splitlines()))
 
     @staticmethod
     def bold(value: str) -> str:
@@ -231,7 +236,12 @@ def _cost(row: Row, name: str) -> str:
 
 def to_json(boards: Sequence[Board]) -> str:
     """Write boards as JSON, raw values."""
-    found = [
+    return json.dumps(to_values(boards), indent=2, ensure_ascii=False) + "\n"
+
+
+def to_values(boards: Sequence[Board]) -> list[dict[str, object]]:
+    """Return boards as what JSON can hold, raw values."""
+    return [
         {
             "dataset": board.dataset,
             "version": board.version,
@@ -253,7 +263,6 @@ def to_json(boards: Sequence[Board]) -> str:
         }
         for board in boards
     ]
-    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
 
 FORMATS: Mapping[str, Callable[[Sequence[Board]], str]] = {

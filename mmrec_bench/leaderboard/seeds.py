@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec_bench.cases import CaseTable, cases_path, read_cases
+from mmrec_bench.cases import CaseTable
 from mmrec_bench.records import Stored
 from mmrec_bench.statistics import centre
 
@@ -31,9 +31,9 @@ def read_seeds(members: Sequence[Stored]) -> Seeds:
         StorageError: per-case values that are torn, or do not belong to their record.
     """
     ordered = tuple(sorted(members, key=lambda one: one.record.spec.seed))
-    if not all(one.record.cases and cases_path(one.path).exists() for one in ordered):
+    if not all(one.has_cases for one in ordered):
         return Seeds(ordered, ())
-    return Seeds(ordered, tuple(read_cases(one.path, one.record.cases) for one in ordered))
+    return Seeds(ordered, tuple(one.cases() for one in ordered))
 
 
 def averaged(tables: Sequence[CaseTable], metric: str) -> NDArray[np.float64] | None:

@@ -2,14 +2,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmrec_bench.cli.check_plugin import lines, parse_options
-from mmrec_bench.contract.findings import Result
+from mmrec_bench.contract.findings import Check, Result, demand, run_check
 from mmrec_bench.contract.registered import Asked, check, kinds_of
-from mmrec_bench.errors import ConfigError, UnknownNameError
+from mmrec_bench.errors import ConfigError, PluginError, UnknownNameError
 from mmrec_bench.plugins import KINDS, installed
+from mmrec_bench.registry import Entry, Registry
 
 LEAKY = """
 import numpy as np
@@ -84,6 +86,16 @@ def test_the_same_as_json(leaky: Path) -> None:
     assert all(one["mend"] for one in report["checks"] if one["outcome"] == "failed")
 
 
+def test_what_a_plugin_prints_does_not_spoil_the_json(tmp_path: Path) -> None:
+    path = tmp_path / "leaky_plugin.py"
+    path.write_text(
+        LEAKY.replace("self.counts = np.random", "print('hello'); self.counts = np.random")
+    )
+    done = mmrec("check-plugin", "leaky", "--json", "--plugin", path, check=1)
+    assert json.loads(done.stdout)[0]["name"] == "leaky"
+    assert "hello" in done.stderr
+
+
 def test_pytest_is_not_needed(leaky: Path) -> None:
     code = (
         "import sys; sys.modules['pytest'] = None\n"
@@ -140,6 +152,14 @@ def test_an_option_that_does_not_fit_is_told(tmp_path: Path) -> None:
         check(Asked("model", "popularity", {"speed": 3}, tmp_path, tmp_path), installed())
 
 
+def test_an_entry_whose_options_do_not_fit_its_class_is_blamed_itself() -> None:
+    registry = Registry("model")
+    target = installed()["model"].find("popularity").entry.target
+    registry.add(Entry("odd", target, "", options={"speed": 3}), "some-distribution")
+    with pytest.raises(PluginError, match=r"'odd' of some-distribution: the options of its Entry"):
+        registry.configure("odd", {}, "model")
+
+
 def test_options_are_read_with_and_without_their_section() -> None:
     assert parse_options(["epochs=2", "model.name_of=x", "ratios=[1, 2]"]) == {
         "epochs": 2,
@@ -148,6 +168,35 @@ def test_options_are_read_with_and_without_their_section() -> None:
     }
     with pytest.raises(ConfigError, match="key=value"):
         parse_options(["epochs"])
+
+
+def test_a_model_that_lacks_a_part_fails_one_check_without_a_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "leaky_plugin.py"
+    path.write_text(LEAKY.replace("    reads_instructions = False\n", ""))
+    done = mmrec("check-plugin", "leaky", "--plugin", path, check=1)
+    assert "found     no `reads_instructions`" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_prints_the_traceback_of_a_check(tmp_path: Path) -> None:
+    path = tmp_path / "leaky_plugin.py"
+    path.write_text(LEAKY.replace("self.counts = np.random", "1 / 0 # "))
+    done = mmrec("check-plugin", "leaky", "--plugin", path, "--debug", check=1)
+    assert "mend the line that is named; --debug prints the traceback" in done.stdout
+    assert "Traceback" in done.stderr
+
+
+def test_where_a_check_stumbles_it_points_at_the_docs_and_not_at_its_own_line() -> None:
+    check: Check[Any] = Check("a", "a rule", lambda returned: demand(returned.fine, "", "", ""))
+    found = run_check(check, None, type("Part", (), {"__module__": "elsewhere"}))
+    assert found.mend.startswith("offer and return what docs/plugins says")
+
+
+def test_what_fails_many_checks_alike_is_explained_once() -> None:
+    results = [Result(name, "a rule", "failed", "x", "y", "z") for name in ("a", "b")]
+    said = lines([*results, Result("c", "a rule", "failed", "other", "y", "z")])
+    assert said[4] == "  FAILED  b         a rule: as a"
+    assert sum("found" in line for line in said) == 2
 
 
 def test_a_summary_counts_the_outcomes() -> None:

@@ -176,6 +176,16 @@ def test_leaderboard_writes_checks_and_notices_change(root: Path, tmp_path: Path
     ).stderr  # fmt: skip
 
 
+def test_a_leaderboard_goes_to_stdout_as_json_or_by_its_path(root: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    run_popularity(root, results)
+    (board,) = json.loads(mmrec("leaderboard", results, "--json").stdout)
+    assert [row["label"] for row in board["rows"]] == ["popularity"]
+    shown = mmrec("leaderboard", results, "-o", "/dev/stdout", "--format", "csv").stdout
+    assert shown.startswith("dataset,")
+    mmrec("leaderboard", results, "-o", "/dev/stdout", "--format", "csv", "--check", check=1)
+
+
 def test_a_tampered_record_is_refused_by_name(root: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     run_popularity(root, results)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from mmrec_bench.cases import CaseTable, write_cases
 from mmrec_bench.cli.compare import command
 from mmrec_bench.comparison import Comparison, Group, compare
-from mmrec_bench.errors import StorageError, UnknownNameError
+from mmrec_bench.errors import ConfigError, StorageError, UnknownNameError
 from mmrec_bench.leaderboard import Cell, build
 from mmrec_bench.records import Interval, RunRecord, Stored, digest, write_record
 from mmrec_bench.statistics import paired_test
@@ -201,3 +201,8 @@ def test_the_command_knows_the_metrics_of_all_runs(tmp_path: Path) -> None:
     assert "evaluate a-s0" in str(lacking.exception)
     unknown = CliRunner().invoke(command, [*args, "n"])
     assert isinstance(unknown.exception, UnknownNameError)
+
+
+def test_a_metric_that_is_given_twice_is_compared_with_nothing() -> None:
+    with pytest.raises(ConfigError, match="given twice"):
+        compare([group("a", {"m": np.ones(5)}), group("b", {"m": np.ones(5)})], ("m", "m"))

@@ -84,6 +84,23 @@ def test_the_teacher_in_the_docs_writes_one_answer_a_request(
     assert teacher.write([WritingRequest((), None, "yes")]) == [Written("YES")]
 
 
+def test_the_command_on_the_teachers_page_writes_a_corpus(tmp_path: Path) -> None:
+    file, blocks = blocks_of("teacher")
+    (tmp_path / file).write_text(blocks[0], encoding="utf-8")
+    text = (PAGES / "teacher.md").read_text(encoding="utf-8")
+    command = re.search(r"^mmrec-bench (instructions build .*)$", text, re.MULTILINE)
+    assert command is not None
+    done = subprocess.run(
+        [sys.executable, "-m", "mmrec_bench", *command[1].split(), "--limit", "3", "-O", "corpus"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "corpus" / "profile.jsonl").read_text().splitlines()) == 3
+
+
 @pytest.mark.parametrize("page", KINDS)
 def test_the_index_links_every_page(page: str) -> None:
     assert f"({page}.md)" in (PAGES / "README.md").read_text(encoding="utf-8")

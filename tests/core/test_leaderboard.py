@@ -2,6 +2,7 @@ import csv
 import html
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,15 @@ from mmrec_bench.cases import CaseTable, cases_path, read_cases, write_cases
 from mmrec_bench.comparison import compare, labels, load_groups
 from mmrec_bench.errors import ConfigError, MMRecError, ProtocolError, StorageError
 from mmrec_bench.leaderboard import FORMATS, Board, averaged, build, render, told_apart
-from mmrec_bench.records import Interval, RunRecord, RunSpec, Stored, digest, write_record
+from mmrec_bench.records import (
+    Interval,
+    RunRecord,
+    RunSpec,
+    Stored,
+    digest,
+    read_record,
+    write_record,
+)
 from tests.core.test_records import make_record, make_spec
 
 N_CASES = 200
@@ -110,6 +119,12 @@ def test_a_worse_row_is_marked_and_an_equal_one_is_not(tmp_path: Path) -> None:
     assert "‡ differs from worse" in text
 
 
+def test_a_baseline_that_no_record_is_of_is_refused(tmp_path: Path) -> None:
+    path = write_record(tmp_path, make_record(make_spec()))
+    with pytest.raises(ConfigError, match="no record of model 'nosuch'"):
+        build([Stored(path, read_record(path))], baseline="nosuch")
+
+
 def test_rows_without_cases_are_not_tested(tmp_path: Path) -> None:
     stored = [measured(tmp_path, make_spec("a"), noise(0)), *plain([make_record(make_spec("b"))])]
     [board] = build(stored)
@@ -165,9 +180,33 @@ def test_a_hostile_name_is_text_in_every_format(form: str) -> None:
         assert r"\| \_y\_" in text
 
 
-def test_a_name_that_a_spreadsheet_would_run_is_quoted() -> None:
-    text = render(build(plain([make_record(make_spec("=cmd()"))])), "csv")
-    assert ",'=cmd()," in text
+@pytest.mark.parametrize("name", ["=cmd()", "\t=cmd()", "\r=cmd()"])
+def test_a_name_that_a_spreadsheet_would_run_is_quoted(name: str) -> None:
+    text = render(build(plain([make_record(make_spec(name))])), "csv")
+    [row] = csv.DictReader(io.StringIO(text, newline=""))
+    assert row["model"] == "'" + name.replace("\r", "\n")
+
+
+@pytest.mark.parametrize("form", ["csv", "markdown", "latex"])
+def test_a_line_that_ends_within_a_name_ends_no_row(form: str) -> None:
+    text = render(build(plain([make_record(make_spec("m"), backbone="a\r=b\u2028c")])), form)
+    same = render(build(plain([make_record(make_spec("m"), backbone="a =b c")])), form)
+    if form == "csv":
+        [row] = csv.DictReader(io.StringIO(text, newline=""))
+        assert row["backbone"] == "a\n=b\u2028c"
+    else:
+        assert text == same
+
+
+def test_facts_that_a_model_tells_stand_in_no_other_column() -> None:
+    told = make_record(make_spec("m")).model_copy(update={"facts": {"model": "x", "n_cases": 9}})
+    [row] = rows_of(build(plain([told])))
+    assert (row["model"], row["n_cases"]) == ("m", "10")
+
+
+def test_a_metric_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="given twice"):
+        build(plain([make_record(make_spec())]), metrics=["ndcg@10", "ndcg@10"])
 
 
 def test_latex_writes_signs_that_its_default_font_has_not_as_formulas() -> None:
@@ -195,6 +234,23 @@ def test_cases_come_back_and_tampering_shows(tmp_path: Path) -> None:
     cases_path(stored.path).write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(StorageError, match="cannot read"):
         read_cases(stored.path, stored.record.cases)
+
+
+@pytest.mark.parametrize("read", [build, load_groups])
+def test_a_metric_that_is_not_the_mean_of_its_cases_is_refused(
+    read: Callable[[list[Stored]], object], tmp_path: Path
+) -> None:
+    stored = measured(tmp_path, make_spec(), noise(0))
+    metrics = {"ndcg@10": stored.record.metrics["ndcg@10"].model_copy(update={"value": 0.9})}
+    forged = stored.record.model_copy(
+        update={
+            "metrics": metrics,
+            "digest": digest(stored.record.spec, stored.record.counts, metrics),
+        }
+    )
+    path = write_record(tmp_path, forged)
+    with pytest.raises(StorageError, match=r"ndcg@10 is 0\.9, but the mean"):
+        read([Stored(path, read_record(path))])
 
 
 def test_a_comparison_orders_groups_and_decides_pairs(tmp_path: Path) -> None:

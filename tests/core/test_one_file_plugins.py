@@ -93,6 +93,9 @@ def test_the_version_is_a_hash_of_the_content(tmp_path: Path) -> None:
         (SOURCE.replace('"constant"', '"popularity"'), "registered twice: by mmrec-bench"),
         (SOURCE.replace('"constant"', '"../constant"'), "expected letters, digits"),
         (SOURCE.replace("register_models", "register_model"), "unknown hook"),
+        (SOURCE.replace("@hookimpl\n", ""), "mmrec_register_models is not marked: write @hookimpl"),
+        (SOURCE.replace("return [", "[", 1), "mmrec_register_models returned None"),
+        ("x = 1\n", "has no hook, expected one of mmrec_register_"),
     ],
 )
 def test_a_file_that_fails_is_one_error_with_its_line(
@@ -120,6 +123,12 @@ def test_the_option_may_stand_anywhere_before_a_double_dash() -> None:
         "--plugin", "a.py", "--plugin=b.py", "run", "-m", "x",
     ]  # fmt: skip
     assert plugin_files_first(["run", "--", "--plugin", "a"]) == ["run", "--", "--plugin", "a"]
+    assert plugin_files_first(["list", "models", "--debug"]) == ["--debug", "list", "models"]
+
+
+def test_the_option_without_a_file_is_told() -> None:
+    with pytest.raises(ConfigError, match="--plugin needs the path of a Python file"):
+        plugin_files_first(["run", "--plugin"])
 
 
 def test_an_edited_file_is_another_run(tmp_path: Path) -> None:

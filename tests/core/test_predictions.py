@@ -1,8 +1,5 @@
-import errno
 import logging
-import os
 import random
-import signal
 import subprocess
 import sys
 import textwrap
@@ -16,7 +13,7 @@ from hypothesis import strategies as st
 
 from mmrec_bench.counting import rank
 from mmrec_bench.errors import StorageError
-from mmrec_bench.files import LockHolder, RunLock, atomic_write, locked, remove_temporary
+from mmrec_bench.files import remove_temporary
 from mmrec_bench.predictions import MANIFEST, PredictionStore
 from mmrec_bench.types import Answers, Cases, Int64Array, Outcome, Queries, Ragged, Ranks, Scores
 
@@ -228,73 +225,6 @@ def test_text_that_utf8_cannot_hold_is_stored_with_question_marks(store: Predict
     assert found.text[0] == "? x"
 
 
-def test_writing_replaces_a_file_as_a_whole(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "file"
-    atomic_write(path, b"one")
-    atomic_write(path, b"two")
-
-    assert path.read_bytes() == b"two"
-    assert [p.name for p in path.parent.iterdir()] == ["file"]
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_one_line_and_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    path = tmp_path / "file"
-    atomic_write(path, b"old")
-
-    def full(_: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "fsync", full)
-
-    with pytest.raises(StorageError, match=r"^no room to write .*file \(3 bytes\)[^\n]*$"):
-        atomic_write(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-
-def test_a_file_larger_than_allowed_is_one_line_and_leaves_nothing_torn(tmp_path: Path) -> None:
-    # The operating system's own limit on file sizes, which a full disk is like.
-    code = """
-        import resource, sys
-        from pathlib import Path
-        from mmrec_bench.errors import StorageError
-        from mmrec_bench.files import atomic_write
-        folder = Path(sys.argv[1])
-        atomic_write(folder / "part", b"kept")
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-        try:
-            atomic_write(folder / "part", b"x" * 100_000)
-        except StorageError as error:
-            print(error)
-    """
-    found = run(code, tmp_path)
-
-    assert found.stdout.startswith("no room to write")
-    assert found.stdout.count("\n") == 1
-    assert (tmp_path / "part").read_bytes() == b"kept"
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-
-    with pytest.raises(StorageError, match="cannot write"):
-        atomic_write(tmp_path / "file" / "below", b"x")
-
-
 def test_temporary_files_of_a_killed_process_are_removed(store: PredictionStore) -> None:
     append(store, [0])
     (store.folder / ".part-1.npz.123.tmp").write_bytes(b"torn")
@@ -346,70 +276,3 @@ def test_a_writer_killed_at_any_point_loses_at_most_the_part_in_hand(tmp_path: P
     assert n_kills > 0
     assert_whole(store)
     assert remove_temporary(folder) == 0 or not len(store.missing())
-
-
-HOLDER = """
-    import sys, time
-    from pathlib import Path
-    from mmrec_bench.files import RunLock
-    lock = RunLock(Path(sys.argv[1]))
-    lock.acquire()
-    print("held", flush=True)
-    time.sleep(float(sys.argv[2]))
-    lock.release()
-"""
-
-
-def holder(folder: Path, seconds: float) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(HOLDER), str(folder), str(seconds)],
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"held\n"
-    process.stdout.close()
-    return process
-
-
-def test_a_lock_that_is_held_names_its_holder(tmp_path: Path) -> None:
-    process = holder(tmp_path, 60)
-    try:
-        with pytest.raises(StorageError, match=f"in use by process {process.pid} on "):
-            RunLock(tmp_path).acquire(wait=False)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_a_killed_process_loses_its_lock(tmp_path: Path) -> None:
-    process = holder(tmp_path, 60)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-    with locked(tmp_path, wait=False) as lock:
-        assert lock.held
-        assert lock.holder().pid == os.getpid()
-    assert not lock.held
-
-
-def test_waiting_for_a_lock_tells_once_whom_for(tmp_path: Path) -> None:
-    process = holder(tmp_path, 0.3)
-    told: list[LockHolder] = []
-    lock = RunLock(tmp_path)
-
-    lock.acquire(on_wait=told.append)
-    process.wait()
-
-    assert [holder.pid for holder in told] == [process.pid]
-    assert lock.held
-    lock.release()
-
-
-def test_a_released_lock_can_be_taken_again(tmp_path: Path) -> None:
-    lock = RunLock(tmp_path)
-    for _ in range(2):
-        with lock:
-            with pytest.raises(StorageError, match="by this object already"):
-                lock.acquire()
-            with pytest.raises(StorageError, match="in use"):
-                RunLock(tmp_path).acquire(wait=False)

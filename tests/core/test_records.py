@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,62 @@ def test_a_record_that_was_changed_is_refused(change: object, reason: str, tmp_p
         read_record(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"schema_version": NaN}'])
+def rehashed(raw: dict[str, Any]) -> None:
+    """Compute the hashes of a changed record anew, as anybody can."""
+    spec = RunSpec.model_validate(raw["spec"])
+    metrics = {name: Interval.model_validate(one) for name, one in raw["metrics"].items()}
+    raw.update(run_id=spec.run_id, digest=digest(spec, raw["counts"], metrics))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda raw: raw["spec"]["dataset"].update(name="../x"), "dataset is called"),
+        (lambda raw: raw["spec"]["dataset"].update(name="/tmp/x"), "dataset is called"),
+        (lambda raw: raw["spec"]["model"].update(name="<b>"), "model is called"),
+        (lambda raw: raw["spec"]["protocol"].pop("candidates"), "no spec.protocol.candidates"),
+        (lambda raw: raw["spec"].update(transfer={"x": 1}), "spec.transfer"),
+        (lambda raw: raw["counts"].pop("n_items"), "no counts.n_items"),
+        (lambda raw: raw["counts"].update(n_cases=-1), "counts.n_cases is -1"),
+        (lambda raw: raw["resources"].update(fit_seconds=-1), "resources.fit_seconds is -1"),
+        (lambda raw: raw["metrics"]["ndcg@10"].update(low=0.7), r"interval \[0.7, 0.6\]"),
+        (lambda raw: raw["metrics"]["ndcg@10"].update(n=-1), "over -1 cases"),
+        (lambda raw: raw.update(positions={"hit_rate@1": [0.5]}), "expected n"),
+        (lambda raw: raw.update(positions={"n": [1, 2], "hit_rate@1": [0.5]}), "as many values"),
+    ],
+)
+def test_what_no_run_writes_is_refused_whatever_its_hash(
+    change: object, reason: str, tmp_path: Path
+) -> None:
+    path = write_record(tmp_path, make_record(make_spec()))
+    raw = json.loads(path.read_text())
+    change(raw)  # type: ignore[operator]
+    rehashed(raw)
+    path.write_text(json.dumps(raw))
+    with pytest.raises(StorageError, match=reason):
+        read_record(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("1.5", "1e999", "too large"),
+        ('"options": {}', '"options": {"x": "\\ud800"}', "hash is not defined"),
+        ('"options": {}', f'"options": {{"x": {"[" * 400}{"]" * 400}}}', "hash is not defined"),
+    ],
+)
+def test_values_that_no_json_holds_are_refused(
+    old: str, new: str, reason: str, tmp_path: Path
+) -> None:
+    path = write_record(tmp_path, make_record(make_spec()))
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(StorageError, match=reason):
+        read_record(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"[" * 100_000, b"\xff", b'{"schema_version": NaN}']
+)
 def test_a_file_that_is_no_record_is_one_clear_line(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content)

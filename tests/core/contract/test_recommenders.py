@@ -12,7 +12,7 @@ import pytest
 
 from mmrec_bench.config import ComponentConfig
 from mmrec_bench.contract import recommenders, toys
-from mmrec_bench.contract.findings import Result, run_checks
+from mmrec_bench.contract.findings import Result, run_check, run_checks
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.types import Cases, FloatArray, Queries, Scores
 from tests.core.contract.failing import failed
@@ -114,6 +114,13 @@ class SeedsTheWorld(Good):
         super().fit(data, seed=seed)
 
 
+class SeedsTorch(Good):
+    def fit(self, data: TrainingData, *, seed: int) -> None:
+        torch = pytest.importorskip("torch")
+        torch.manual_seed(seed)
+        super().fit(data, seed=seed)
+
+
 class ForgetsToSave(Good):
     def save(self, folder: Path) -> None:
         np.save(folder / "counts.npy", self.counts * 0)
@@ -144,6 +151,19 @@ class Sorts(Good):
         if queries.candidates is not None:
             queries.candidates.sort(axis=1)
         return scores
+
+
+class FillsVectors(Good):
+    reads_modalities: ClassVar[tuple[str, ...]] = ("image",)
+
+    def fit(self, data: TrainingData, *, seed: int) -> None:
+        np.nan_to_num(data.modalities["image"], copy=False)
+        super().fit(data, seed=seed)
+
+
+class ReturnsAnArray(Good):
+    def score(self, queries: Queries) -> Any:  # noqa: ANN401 - what it should not return
+        return super().score(queries).values
 
 
 class ReadsFrames(Good):
@@ -182,11 +202,14 @@ MODELS: list[tuple[type[Good], str]] = [
     (KnowsTrainItemsOnly, "unseen"),
     (Unseeded, "seed"),
     (SeedsTheWorld, "seed"),
+    (SeedsTorch, "seed"),
+    (ReturnsAnArray, "batch"),
     (ForgetsToSave, "restore"),
     (Pickles, "pickles"),
     (SavesByTorch, "pickles"),
     (SavesObjects, "pickles"),
     (Sorts, "given"),
+    (FillsVectors, "given"),
     (ReadsFrames, "truth"),
     (ReadsClosures, "truth"),
 ]
@@ -194,7 +217,8 @@ MODELS: list[tuple[type[Good], str]] = [
 
 def check_model(cls: type[Good], folder: Path, only: str = "") -> list[Result]:
     split = toys.toy_split()
-    data = toys.toy_training_data(split, folder)
+    modalities = recommenders.toy_modalities(cls, split)
+    data = toys.toy_training_data(split, folder, modalities=modalities)
     subject = recommenders.RecommenderSubject(cls, split, data, folder)
     return run_checks([c for c in recommenders.CHECKS if only in {"", c.name}], subject, cls)
 
@@ -215,6 +239,32 @@ def test_a_bad_model_is_found_and_told_what_to_mend(
     assert found.found
     assert found.expected
     assert found.mend
+
+
+def test_what_is_changed_by_an_earlier_check_is_found(tmp_path: Path) -> None:
+    found = failed(check_model(Sorts, tmp_path))["given"]
+    assert found.expected.startswith("queries.candidates as it was")
+
+
+def test_a_model_that_follows_no_seed_is_not_said_to_read_the_truth(tmp_path: Path) -> None:
+    results = {one.check: one for one in check_model(Unseeded, tmp_path)}
+    assert results["seed"].outcome == "failed"
+    assert results["truth"].outcome == "skipped"
+
+
+def test_each_check_says_alike_that_score_returned_no_scores(tmp_path: Path) -> None:
+    found = failed(check_model(ReturnsAnArray, tmp_path)).values()
+    assert {one.found for one in found} == {"a ndarray"}
+    assert len(found) > 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [("score", None, "no score"), ("reads_instructions", None, "no `reads_instructions`")],
+)
+def test_a_class_that_lacks_a_part_is_told_which(name: str, value: object, reason: str) -> None:
+    found = run_check(recommenders.METHODS, type("Lacking", (Good,), {name: value}))
+    assert found.found == reason
 
 
 def test_the_truth_is_put_back() -> None:

@@ -1,0 +1,41 @@
+"""The test classes for plugin authors find what `check-plugin` finds."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE = """
+import numpy as np
+from mmrec_bench.config import ComponentConfig
+from mmrec_bench.testing import RecommenderTests
+from mmrec_bench.types import Scores
+
+class Flattens:
+    reads_instructions = False
+    class Config(ComponentConfig): pass
+    def fit(self, data, *, seed):
+        data.interactions.rating[:] = 3
+        self.scores = data.item_counts().astype(np.float32)
+    def score(self, queries):
+        rows = np.tile(self.scores, (len(queries), 1))
+        wanted = queries.candidates
+        return Scores(rows if wanted is None else np.take_along_axis(rows, wanted, axis=1))
+    def save(self, folder): np.save(folder / "s.npy", self.scores)
+    def restore(self, folder, data): self.scores = np.load(folder / "s.npy", allow_pickle=False)
+
+class TestFlattens(RecommenderTests):
+    def make(self): return Flattens()
+"""
+
+
+def test_a_fit_that_writes_the_same_into_its_data_each_time_is_found(tmp_path: Path) -> None:
+    (tmp_path / "test_flattens.py").write_text(SOURCE)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert "1 failed" in done.stdout, done.stdout
+    assert "expected data.interactions.rating as it was" in done.stdout
