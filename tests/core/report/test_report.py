@@ -232,7 +232,7 @@ def test_an_unknown_data_set_is_named_with_the_nearest(toy: Path, tmp_path: Path
 
 def test_a_hostile_record_is_text_on_every_page(tmp_path: Path) -> None:
     for number in range(2):
-        spec = make_spec(f"m{number}", dataset=HOSTILE)
+        spec = make_spec(f"m{number}")
         record = make_record(spec, 0.25 * number, backbone=HOSTILE)
         path = tmp_path / "records" / f"{number}.json"
         path.parent.mkdir(exist_ok=True)
@@ -247,6 +247,17 @@ def test_a_hostile_record_is_text_on_every_page(tmp_path: Path) -> None:
         assert page.handlers == []
         assert all(name.startswith("static/") for name in page.scripts)
         assert HOSTILE.strip() in page.tables[0][1][1]
+
+
+def test_a_record_whose_data_set_has_a_hostile_name_is_refused_in_one_line(tmp_path: Path) -> None:
+    record = make_record(make_spec("m", dataset=HOSTILE))
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "0.json").write_text(record.model_dump_json())
+    done = report(tmp_path, "-o", tmp_path / "site")
+    assert isinstance(done.exception, StorageError)
+    assert "the dataset is called" in str(done.exception)
+    assert "\n" not in str(done.exception)
+    assert not (tmp_path / "site").exists()
 
 
 def test_what_a_report_that_was_killed_left_is_cleared_and_put_right(
