@@ -17,7 +17,7 @@ from mmrec_plugins.models.p5.decoder import (
     plain_t5,
     token_logits,
 )
-from mmrec_plugins.models.p5.likelihood import Normalise, allowed_partition, check_tokens
+from mmrec_plugins.models.p5.likelihood import Normalise, check_tokens
 from mmrec_plugins.models.p5.trie import ItemTrie
 
 _GROUP_TOKENS = 256
@@ -228,12 +228,13 @@ class _Search:
         else:
             states = decoder.step(torch.full_like(node, model.config.decoder_start_token_id))
         logits = token_logits(model, states, trie.level_tokens[level])
+        child, there = trie.children(level, node)
+        found = logits.gather(2, trie.slot[child].clamp(min=0))
         if self._shares_allowed:
-            total = allowed_partition(trie, level, node, logits)
+            total = found.masked_fill(~there, -torch.inf).logsumexp(2)
         else:
             total = log_partition(model, states)
-        child, _ = trie.children(level, node)
-        return logits.gather(2, trie.slot[child].clamp(min=0)) - total[:, :, None]
+        return found - total[:, :, None]
 
     @property
     def _shares_allowed(self) -> bool:

@@ -112,7 +112,7 @@ def _score_block(
         if normalise == "vocabulary":
             logits = logits - log_partition(model, states)[:, :, None]
         else:
-            logits = logits - allowed_partition(trie, level, nodes, logits)[:, :, None]
+            logits = logits - _allowed_partition(trie, level, nodes, logits)[:, :, None]
         slot = trie.slot[path[:, :, level].clamp(min=0)].clamp(min=0)
         steps = logits.flatten(1).gather(1, place * logits.shape[2] + slot)
         scores = torch.where(going, scores + steps, scores)
@@ -147,7 +147,7 @@ def _distinct(nodes: Tensor, going: Tensor, place: Tensor) -> tuple[Tensor, Tens
     return distinct, parents, mine
 
 
-def allowed_partition(trie: ItemTrie, level: int, nodes: Tensor, logits: Tensor) -> Tensor:
+def _allowed_partition(trie: ItemTrie, level: int, nodes: Tensor, logits: Tensor) -> Tensor:
     """Return (B, T) log-sum-exp of the logits of the tokens that the trie allows behind nodes."""
     child, allowed = trie.children(level, nodes)
     found = logits.gather(2, trie.slot[child].clamp(min=0))
