@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmrec_bench.collecting import metric_vectors
 from mmrec_bench.config import MODALITIES
-from mmrec_bench.errors import MMRecError, StorageError
+from mmrec_bench.errors import ConfigError, MMRecError, StorageError
 from mmrec_bench.evaluation import STRICT, measurements
 from mmrec_bench.interfaces import Metric
 from mmrec_bench.planning import Task, build_metrics, modality_sections
@@ -23,7 +23,7 @@ def metrics_with_recorded(
     """Build the metrics that are asked for, and then those that the run's record tells beside.
 
     Raises:
-        ConfigError: a metric is unknown.
+        ConfigError: a metric is unknown; where only the record tells it, its plugin is not here.
     """
     built = build_metrics(asked, plugins)
     path = record_path(results, spec)
@@ -35,7 +35,10 @@ def metrics_with_recorded(
     known = {metric.name for metric in built}
     known |= {f"{STRICT}{name}" for name in (*known, *recorded)}
     more = [name for name in recorded if name not in known]
-    return [*built, *build_metrics(tuple(more), plugins)]
+    try:
+        return [*built, *build_metrics(tuple(more), plugins)]
+    except ConfigError as error:
+        raise ConfigError(f"{path} tells a metric that cannot be measured again: {error}") from None
 
 
 def vectors_for(metrics: Sequence[Metric], task: Task, plugins: Plugins) -> dict[str, FloatArray]:

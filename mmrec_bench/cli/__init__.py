@@ -107,7 +107,7 @@ def cli(ctx: click.Context, plugin_files: tuple[Path, ...], debug: bool, quiet: 
         register_commands(installed(), cli)
 
 
-def plugin_files_first(arguments: Sequence[str]) -> list[str]:
+def group_options_first(arguments: Sequence[str]) -> list[str]:
     """Move each `--plugin FILE`, and `--debug`, before the command, where the group reads them.
 
     Raises:
@@ -164,7 +164,7 @@ def main() -> NoReturn:
         logging.getLogger("mmrec_bench").setLevel(logging.DEBUG)
     try:
         register_commands(installed(), cli)
-        cli.main(plugin_files_first(sys.argv[1:]), standalone_mode=True)
+        cli.main(group_options_first(sys.argv[1:]), standalone_mode=True)
     except MMRecError as error:
         _fail(error, str(error), error.exit_code, debug=debug)
     except OSError as error:

@@ -16,6 +16,31 @@ TINY = [
 ]  # fmt: skip
 
 
+WORST_RANK = """
+import numpy as np
+from mmrec_bench.config import ComponentConfig
+from mmrec_bench.hookspecs import hookimpl
+from mmrec_bench.registry import Entry
+from mmrec_bench.types import Measurement
+
+class Worst:
+    higher_is_better = False
+    class Config(ComponentConfig):
+        k: int
+    def __init__(self, config):
+        self.name = f"worst@{config.k}"
+    def measure(self, outcomes):
+        ranks = outcomes.ranks
+        worst = np.zeros(len(ranks))
+        np.maximum.at(worst, ranks.case, ranks.n_better + ranks.n_tied + 1.0)
+        return Measurement.mean(worst)
+
+@hookimpl
+def mmrec_register_metrics():
+    return [Entry("worst", "worst_rank:Worst", "worst rank of any target")]
+"""
+
+
 def mmrec(*arguments: str | Path, check: int = 0) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does; fails the test on another exit code."""
     done = subprocess.run(
@@ -174,6 +199,27 @@ def test_leaderboard_writes_checks_and_notices_change(root: Path, tmp_path: Path
     assert "not what the records say" in mmrec(
         "leaderboard", results, "-o", board, "--check", check=1
     ).stderr  # fmt: skip
+
+
+def test_a_table_on_standard_output_stands_alone(root: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    run_popularity(root, results)
+    done = mmrec("leaderboard", results, "-o", "/dev/stdout", "--format", "csv")
+    (row,) = csv.DictReader(done.stdout.splitlines())
+    assert row["model"] == "popularity"
+    assert "/dev/stdout: 1 rows" in done.stderr
+
+
+def test_a_recorded_metric_whose_plugin_is_gone_is_named_with_the_record(
+    root: Path, tmp_path: Path
+) -> None:
+    results, plugin = tmp_path / "results", tmp_path / "worst_rank.py"
+    plugin.write_text(WORST_RANK)
+    (record,) = run_popularity(root, results, "--plugin", str(plugin), "--metrics", "worst@3")
+    done = mmrec("-q", "run", "-m", "popularity", *TINY, "--data-root", root, "--results", results,
+                 check=2)  # fmt: skip
+    assert f"{record['run_id']}.json tells a metric that cannot be measured again" in done.stderr
+    assert "worst" in done.stderr
 
 
 def test_a_leaderboard_goes_to_stdout_as_json_or_by_its_path(root: Path, tmp_path: Path) -> None:

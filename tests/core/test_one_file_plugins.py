@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mmrec_bench.cli import plugin_files_first
+from mmrec_bench.cli import group_options_first
 from mmrec_bench.errors import ConfigError, PluginError
 from mmrec_bench.plugins import Plugins, find_entry_points, load, load_file
 
@@ -119,16 +119,16 @@ def test_a_file_may_not_hide_a_module(plugins: Plugins, tmp_path: Path) -> None:
 
 
 def test_the_option_may_stand_anywhere_before_a_double_dash() -> None:
-    assert plugin_files_first(["run", "-m", "x", "--plugin", "a.py", "--plugin=b.py"]) == [
+    assert group_options_first(["run", "-m", "x", "--plugin", "a.py", "--plugin=b.py"]) == [
         "--plugin", "a.py", "--plugin=b.py", "run", "-m", "x",
     ]  # fmt: skip
-    assert plugin_files_first(["run", "--", "--plugin", "a"]) == ["run", "--", "--plugin", "a"]
-    assert plugin_files_first(["list", "models", "--debug"]) == ["--debug", "list", "models"]
+    assert group_options_first(["run", "--", "--plugin", "a"]) == ["run", "--", "--plugin", "a"]
+    assert group_options_first(["list", "models", "--debug"]) == ["--debug", "list", "models"]
 
 
 def test_the_option_without_a_file_is_told() -> None:
     with pytest.raises(ConfigError, match="--plugin needs the path of a Python file"):
-        plugin_files_first(["run", "--plugin"])
+        group_options_first(["run", "--plugin"])
 
 
 def test_an_edited_file_is_another_run(tmp_path: Path) -> None:
