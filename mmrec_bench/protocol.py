@@ -6,6 +6,7 @@ stream of the data seed, and in an order that a loader's numbering does not chan
 """
 
 from collections.abc import Sized
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -285,7 +286,8 @@ def _renumbered_rows(
     user = new_user[rows.user].astype(np.int32)
     order = np.argsort(user, kind="stable")
     item = new_item[rows.item].astype(np.int32)
-    return Interactions(user[order], item[order], rows.timestamp[order], rows.rating[order])
+    moved = rows.take(order)
+    return replace(moved, user=user[order], item=item[order], part=None)
 
 
 def _renumbered(

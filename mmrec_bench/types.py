@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, NamedTuple, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +112,13 @@ class Ragged:
         return Ragged.from_lengths(self.values[starts + within], lengths)
 
 
+class Review(NamedTuple):
+    """What a user wrote of an item; either may be ""."""
+
+    summary: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Interactions:
     """Interaction columns sorted by (user, timestamp, file order).
@@ -123,6 +130,8 @@ class Interactions:
         rating: (n,) float32; 1.0 where the data set has none.
         part: (n,) int8, 0 = train, 1 = validation, 2 = test, of a data set that is published
             divided (protocol.split=given); None for all others.
+        review: (n,) objects, a `Review` or None; None where the data set has none, or was not asked
+            for them.
     """
 
     user: Int32Array
@@ -130,6 +139,7 @@ class Interactions:
     timestamp: Int64Array
     rating: FloatArray
     part: NDArray[np.int8] | None = None
+    review: NDArray[np.object_] | None = None
 
     @classmethod
     def build(
@@ -139,6 +149,7 @@ class Interactions:
         timestamp: NDArray[Any] | None = None,
         rating: NDArray[Any] | None = None,
         part: NDArray[Any] | None = None,
+        review: NDArray[np.object_] | None = None,
     ) -> Self:
         """Sort columns given in file order; the sort is stable, so file order breaks ties."""
         n = len(user)
@@ -151,6 +162,7 @@ class Interactions:
             np.asarray(times, np.int64)[order],
             np.asarray(ratings, np.float32)[order],
             None if part is None else np.asarray(part, np.int8)[order],
+            None if review is None else review[order],
         )
 
     def __len__(self) -> int:
@@ -164,6 +176,7 @@ class Interactions:
             self.timestamp[rows],
             self.rating[rows],
             None if self.part is None else self.part[rows],
+            None if self.review is None else self.review[rows],
         )
 
     def histories(self, n_users: int) -> Ragged:

@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 
 from mmrec_bench.errors import DataFormatError
+from mmrec_plugins.datasets.amazon import Amazon
 from mmrec_plugins.datasets.amazon_sample import STRENGTH, draw_sample, write_sample
 from mmrec_plugins.datasets.sample_photos import BACKDROPS, COLOURS, PATTERNS, SHAPES, draw_picture
 
@@ -123,6 +124,19 @@ def test_nothing_is_left_behind_when_writing_fails(
 def test_impossible_sizes_are_named() -> None:
     with pytest.raises(ValueError, match="n_items 5"):
         draw_sample(seed=0, n_users=100, n_items=5)
+
+
+def test_sizes_that_leave_no_five_core_are_named() -> None:
+    with pytest.raises(ValueError, match="60 users and 300 items leave no 5-core"):
+        draw_sample(seed=0, n_users=60, n_items=300)
+
+
+def test_a_number_of_users_and_one_of_items_are_two_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMREC_CACHE", str(tmp_path))
+    for size in ("sample_users", "sample_items"):
+        assert len(Amazon(Amazon.Config.model_validate({size: 200})).load(tmp_path).catalog)
 
 
 def test_backdrops_change_tastes_and_nothing_else_of_an_item() -> None:

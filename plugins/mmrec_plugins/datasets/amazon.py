@@ -83,6 +83,11 @@ class Amazon:
             default=False,
             description="stop at the first damaged file, unusable line or broken photo",
         )
+        reviews: bool = added(
+            default=False,
+            description="keep what users wrote, for models that learn from it (families review and "
+            "explanation of p5)",
+        )
         sample_seed: int = Field(0, ge=0, description="seed of the embedded sample")
         sample_users: int | None = Field(None, ge=1, description="users of the embedded sample")
         sample_items: int | None = Field(None, ge=1, description="items of the embedded sample")
@@ -144,7 +149,9 @@ class Amazon:
         sizes = {name: size for name, size in wanted.items() if size is not None}
         seed, backdrops = self.config.sample_seed, self.config.sample_backdrops
         name = "amazon-sample-backdrops" if backdrops else "amazon-sample"
-        key = "-".join([f"g{amazon_sample.GENERATOR}", f"s{seed}", *map(str, sizes.values())])
+        # "-u40-i60": of users and of items.
+        sized = [f"{kind[2]}{size}" for kind, size in sizes.items()]
+        key = "-".join([f"g{amazon_sample.GENERATOR}", f"s{seed}", *sized])
         folder = cache_dir() / "datasets" / f"{name}-{key}"
         log.warning(
             "no Amazon data in %s: using the embedded, generated %s (seed %d); for real data: "
@@ -176,7 +183,11 @@ class Amazon:
         tally.counts["broken_titles"] = 0
         digest = Digest()
         digest.mark("amazon", source.layout)
-        columns = read_reviews(source.reviews, source.layout, tally, digest)
+        if self.config.reviews:
+            digest.mark("reviews")
+        columns = read_reviews(
+            source.reviews, source.layout, tally, digest, texts=self.config.reviews
+        )
         if not columns.user:
             faults = {name: n for name, n in tally.counts.items() if n}
             raise DataFormatError(f"{source.reviews} holds no usable row; read: {faults}")
@@ -304,8 +315,16 @@ def _interactions(columns: Columns, layout: Format, tally: Tally) -> Interaction
     # 2023 times are in milliseconds: sorting before they are cut keeps the order within a second.
     rows = np.flatnonzero(keep)
     rows = rows[np.argsort(time[rows], kind="stable")]
+    review = None
+    if columns.review:
+        review = np.fromiter(columns.review, np.object_, len(user))[rows]
+        tally.counts["rows_with_review"] = sum(one is not None for one in review)
     return Interactions.build(
-        user[rows], item[rows], time[rows] // FIELDS[layout].units, rating[rows]
+        user[rows],
+        item[rows],
+        time[rows] // FIELDS[layout].units,
+        rating[rows],
+        review=review,
     )
 
 

@@ -14,7 +14,9 @@ from typing import Any, Literal
 import orjson
 
 from mmrec_bench.progress import progress
+from mmrec_bench.types import Review
 from mmrec_plugins.datasets.raw import Digest, Tally, read_lines
+from mmrec_plugins.datasets.text import clean
 
 Format = Literal["2014", "2018", "2023"]
 Row = dict[str, Any]
@@ -45,13 +47,15 @@ class Fields:
     item: str
     rating: str
     time: str
+    summary: str = "summary"
+    text: str = "reviewText"
     units: int = 1
 
 
 FIELDS: Mapping[Format, Fields] = {
     "2014": Fields("reviewerID", "asin", "overall", "unixReviewTime"),
     "2018": Fields("reviewerID", "asin", "overall", "unixReviewTime"),
-    "2023": Fields("user_id", "parent_asin", "rating", "timestamp", units=1000),
+    "2023": Fields("user_id", "parent_asin", "rating", "timestamp", "title", "text", units=1000),
 }
 
 
@@ -63,6 +67,7 @@ class Columns:
         users: user id -> number, in the order of first appearance.
         items: item id -> number, likewise.
         time: in the file's units.
+        review: what was written, None where nothing was; empty unless asked for.
     """
 
     users: dict[str, int] = field(default_factory=dict)
@@ -71,6 +76,7 @@ class Columns:
     item: "array[int]" = field(default_factory=lambda: array("i"))
     time: "array[int]" = field(default_factory=lambda: array("q"))
     rating: "array[float]" = field(default_factory=lambda: array("d"))
+    review: list[Review | None] = field(default_factory=list)
 
 
 def recognise(row: object) -> Format | Literal["older"] | None:
@@ -86,8 +92,10 @@ def recognise(row: object) -> Format | Literal["older"] | None:
     return "2014" if "helpful" in row else "older"
 
 
-def read_reviews(path: Path, layout: Format, tally: Tally, digest: Digest) -> Columns:
-    """Read the usable rows of a review file.
+def read_reviews(
+    path: Path, layout: Format, tally: Tally, digest: Digest, *, texts: bool = False
+) -> Columns:
+    """Read the usable rows of a review file, with what was written where `texts`.
 
     `rows_read` is the number of lines that are not blank; each is in the columns or in one of
     `REVIEW_FAULTS`.
@@ -115,24 +123,26 @@ def read_reviews(path: Path, layout: Format, tally: Tally, digest: Digest) -> Co
             repaired = _second_look(line, fields, tally, path, number)
             if repaired is None:
                 continue
-            user, item, time, rating = repaired
+            row, (user, item, time, rating) = repaired
         add_user(users.setdefault(user, len(users)))
         add_item(items.setdefault(item, len(items)))
         add_time(time)
         add_rating(rating)
+        if texts:
+            kept.review.append(_written(row, fields))
     tally.counts["rows_read"] = n_read
     return kept
 
 
 def _second_look(
     line: bytes, fields: Fields, tally: Tally, path: Path, number: int
-) -> tuple[str, str, int, float] | None:
+) -> tuple[Row, tuple[str, str, int, float]] | None:
     """Read a line that the fast path refused: repaired, or None and counted under its fault."""
     row, fault = read_object(line)
     if fault is None:
         values = _review(row, fields)
         if not isinstance(values, str):
-            return values
+            return row, values
         fault = values
     tally.fault(fault, path, number)
     return None
@@ -156,6 +166,13 @@ def _review(row: Row, fields: Fields) -> tuple[str, str, int, float] | str:
     if not _EARLIEST * fields.units <= time < _LATEST * fields.units:
         return "bad_timestamps"
     return user, item, time, float(rating)
+
+
+def _written(row: Row, fields: Fields) -> Review | None:
+    """Return the cleaned summary and text of a review; None where there is neither."""
+    raw = (row.get(fields.summary), row.get(fields.text))
+    summary, text = (clean(part) if isinstance(part, str) else "" for part in raw)
+    return Review(summary, text) if summary or text else None
 
 
 def read_object(line: bytes) -> tuple[Row, str | None]:

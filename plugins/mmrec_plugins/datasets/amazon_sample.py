@@ -154,7 +154,12 @@ def draw_sample(*, seed: int, n_users: int, n_items: int, backdrops: bool = Fals
         rng.permutation(order[u, : min(int(n), n_items // 2)]).tolist()
         for u, n in enumerate(lengths)
     ]
-    return Sample(items, codes, tastes, _five_core(drawn, n_items))
+    histories = _five_core(drawn, n_items)
+    if not any(histories):
+        raise ValueError(
+            f"{n_users} users and {n_items} items leave no 5-core; take more users or fewer items"
+        )
+    return Sample(items, codes, tastes, histories)
 
 
 def _values(row: NDArray[np.int64]) -> Values:

@@ -40,6 +40,12 @@ def test_a_complete_copy_in_the_cache_needs_no_network(cache: Path, form: Form) 
     assert resolve("owner/tiny").resolve() == folder.resolve()
 
 
+def test_the_tokenizer_of_a_t5_counts_as_one(cache: Path) -> None:
+    folder = put_into_cache(cache, "safetensors")
+    (folder / "tokenizer.model").rename(folder / "spiece.model")
+    assert resolve("owner/tiny").resolve() == folder.resolve()
+
+
 @pytest.mark.parametrize(
     "gone", ["tokenizer.model", "config.json", "pytorch_model-00002-of-00003.bin"]
 )

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmrec_bench.config import ProtocolConfig
 from mmrec_bench.errors import ConfigError, DataFormatError, DataMissingError, MMRecError
+from mmrec_bench.protocol import make_split
 from mmrec_bench.testing import DatasetTests
-from mmrec_bench.types import RecData
+from mmrec_bench.types import RecData, Review
 from mmrec_plugins.datasets.amazon import Amazon
 from tests.plugins.datasets.making import (
     META_2014,
@@ -37,6 +39,51 @@ class TestContract(DatasetTests):
         rows = [review_2018("A1", time=1_500_000_009), review_2018("A2"), review_2018("A1")]
         pack(tmp_path / "Mugs_5.json.gz", lines(rows))
         return load_amazon(tmp_path)
+
+
+def test_reviews_are_kept_where_asked_for(tmp_path: Path) -> None:
+    rows = [
+        review_2018("A1", time=1_500_000_009, summary="Late", reviewText="A <b>red</b> one."),
+        review_2018("A1", item="B000000002", reviewText=7, summary=None),
+        review_2018("A2", overall=float("nan")),
+        review_2018("A2", summary="NaN", reviewText="\ud800 good"),
+    ]
+    pack(tmp_path / "Mugs_5.json.gz", lines(rows))
+    plain, data = load_amazon(tmp_path), load_amazon(tmp_path, reviews=True)
+    assert plain.interactions.review is None
+    assert data.interactions.review is not None
+    assert data.interactions.review.tolist() == [
+        None,
+        Review("Late", "A red one."),
+        Review("NaN", "? good"),
+    ]
+    assert data.card.counts["rows_with_review"] == 2
+    assert data.version != plain.version
+
+
+def test_reviews_of_2023_are_called_title_and_text(tmp_path: Path) -> None:
+    row = review_2023(title="Fine", text="It holds.")
+    (tmp_path / "Mugs.jsonl").write_bytes(lines([row]))
+    found = load_amazon(tmp_path, reviews=True).interactions.review
+    assert found is not None
+    assert found.tolist() == [Review("Fine", "It holds.")]
+
+
+def test_reviews_stay_with_their_interactions_under_a_protocol(tmp_path: Path) -> None:
+    rows = [
+        review_2018(f"A{u}", item=f"B00000000{i}", time=1_500_000_000 + i, summary=f"{u} {i}")
+        for u in range(3)
+        for i in range(4)
+    ]
+    pack(tmp_path / "Mugs_5.json.gz", lines(rows))
+    config = ProtocolConfig(k_core=0, candidates="full")
+    split = make_split(load_amazon(tmp_path, reviews=True), config)
+    assert split.train.review is not None
+    for user, item, review in zip(
+        split.train.user, split.train.item, split.train.review, strict=True
+    ):
+        number = split.users.ids[user][1:], split.catalog.items.ids[item][-1]
+        assert review.summary == " ".join(number)
 
 
 # Layouts ------------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ import pytest
 from mmrec_bench.errors import ModelError
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.testing import toy_split, toy_training_data
-from mmrec_bench.types import HeldOut, Interactions
+from mmrec_bench.types import HeldOut, Interactions, Review
 from mmrec_plugins.models.p5.examples import Examples, Task
-from mmrec_plugins.models.p5.options import P5Config
+from mmrec_plugins.models.p5.options import FAMILIES, P5Config
 from mmrec_plugins.models.p5.prompts import Prompt, Writer, next_item_prompts, read_prompts
 from mmrec_plugins.models.p5.tokens import Tokens, make_tokens
 
@@ -92,10 +92,25 @@ class TestWriter:
         assert source.pictures == [-1] * 4 + [-1, 0, 0] + [-1, -1] + [-1] * 4
         assert source.words == [1, 1, 1, 2, 3, 3, 3, 4, 4, 5, 6, 7, 0]
 
+    def test_each_word_of_a_review_is_a_word(self, tokens: Tokens) -> None:
+        prompt = Prompt("review", "user_{user} took {written} ?", "stars")
+        source = Writer(tokens, []).write(prompt, 5, {}, {"written": "what next"})
+        assert text(tokens, source.ids) == ["user", "_", "5", "took", "what", "next", "?", "</s>"]
+        assert source.words == [1, 1, 1, 2, 3, 4, 5, 0]
+
+    def test_a_text_is_cut_to_whole_words_and_a_long_first_word_to_tokens(
+        self, tokens: Tokens
+    ) -> None:
+        writer = Writer(tokens, [], longest=3)
+        assert text(tokens, writer.answer("took no next")) == ["took", "n", "##o", "</s>"]
+        assert text(tokens, writer.answer("took next own")) == ["took", "next", "</s>"]
+        assert text(tokens, writer.answer("owns next")) == ["o", "##w", "##n", "</s>"]
+        assert text(tokens, writer.answer("")) == ["</s>"]
+
 
 def test_every_family_has_several_wordings_and_next_items_come_without_a_list() -> None:
     prompts = read_prompts()
-    for family in ("sequential", "direct", "rating"):
+    for family in FAMILIES:
         assert sum(prompt.family == family for prompt in prompts) >= 3
     assert len(next_item_prompts()) >= 3
     assert all(prompt.slots <= {"user", "history"} for prompt in next_item_prompts())
@@ -170,7 +185,8 @@ class TestExamples:
         caplog.set_level("INFO", logger="mmrec_bench")
         assert not [t for t in self.tasks(data) if t.prompt.family == "rating"]
         assert "the data set has no ratings" in caplog.text
-        assert "the data set carries no review texts" in caplog.text
+        assert "family review is left out: the data set has no reviews" in caplog.text
+        assert "family explanation is left out" in caplog.text
         rows = data.interactions
         stars = (1 + np.arange(len(rows)) % 5).astype(np.float32)
         rated = replace(
@@ -178,6 +194,35 @@ class TestExamples:
         )
         tasks = [t for t in self.tasks(rated) if t.prompt.family == "rating"]
         assert {task.rating for task in tasks} == {1.0, 2.0, 3.0, 4.0, 5.0}
+
+    def test_reviews_are_asked_for_where_there_are_some(self, data: TrainingData) -> None:
+        rows = data.interactions
+        review = np.full(len(rows), None, np.object_)
+        for n in range(0, len(rows), 2):
+            review[n] = Review(f"title {n}", f"Good {n}. More.")
+        written = replace(data, interactions=replace(rows, review=review))
+        families = {"review": 1.0, "explanation": 1.0}
+        tasks = self.tasks(written, families=families)
+        assert len(tasks) == len(review[::2])
+        place = {(u, i): n for n, (u, i) in enumerate(zip(rows.user, rows.item, strict=True))}
+        for task in tasks:
+            n = place[task.user, task.target]
+            assert task.review == Review(f"title {n}", f"Good {n}. More.")
+            assert task.texts["written"] == f"Good {n}. More."
+            assert task.explanation == f"Good {n}."
+        assert {task.prompt.family for task in tasks} == set(families)
+
+    def test_interactions_without_a_review_are_asked_in_other_families(
+        self, data: TrainingData
+    ) -> None:
+        rows = data.interactions
+        review = np.full(len(rows), None, np.object_)
+        review[0] = Review("title", "text")
+        review[1] = Review("", "no title")
+        written = replace(data, interactions=replace(rows, review=review))
+        tasks = self.tasks(written, families={"direct": 1.0, "review": 1e6})
+        assert len(tasks) == len(rows)
+        assert sum(task.prompt.family == "review" for task in tasks) == 1
 
     def test_nothing_to_ask_is_one_clear_line(self, data: TrainingData) -> None:
         with pytest.raises(ModelError, match="nothing to learn from"):

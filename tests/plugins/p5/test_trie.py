@@ -38,12 +38,11 @@ def test_a_trie_worked_by_hand() -> None:
     assert trie.item.tolist() == [-1, -1, -1, 2, -1, -1, 0, 1]
     assert trie.below.tolist() == [3, 1, 2, 1, 1, 1, 1, 1]
     assert trie.path.tolist() == [[2, 4, 6], [2, 5, 7], [1, 3, -1]]
-    assert trie.lengths.tolist() == [3, 3, 2]
     assert trie.order.tolist() == [2, 0, 1]
     assert trie.sizes == ((2, 0), (3, 1), (2, 2))
     assert trie.widest == (2, 2, 1)
     assert [tokens.tolist() for tokens in trie.level_tokens] == [[4, 5], [1, 6, 7], [1]]
-    assert (trie.n_items, trie.n_nodes, trie.n_inner, trie.depth) == (3, 8, 5, 3)
+    assert (trie.n_items, trie.n_nodes, trie.depth) == (3, 8, 3)
 
 
 @given(codes=code_sets)
@@ -60,7 +59,7 @@ def test_every_sequence_leads_to_its_item_and_nothing_else_is_allowed(
             starts.setdefault(tokens[:n], set()).add(tokens[n])
     for start, allowed in starts.items():
         assert set(children(trie, follow(trie, list(start)))) == allowed
-    assert trie.n_inner == len(starts)
+    assert trie.n_nodes - trie.n_items == len(starts)
     assert int((trie.item >= 0).sum()) == len(codes)
 
 

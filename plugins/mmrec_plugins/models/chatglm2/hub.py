@@ -13,7 +13,7 @@ from mmrec_bench.errors import ModelError
 from mmrec_plugins.models.chatglm2.shards import weight_files
 
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
-_TOKENIZERS = ("tokenizer.model", "tokenizer.json", "vocab.json")
+_TOKENIZERS = ("tokenizer.model", "tokenizer.json", "vocab.json", "spiece.model")
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 # What the hub client raises: its own errors, and those of the HTTP library beneath it (requests in
 # some releases, httpx in others), which is reached through the class that derives from both.

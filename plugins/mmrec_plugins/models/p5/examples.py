@@ -4,6 +4,7 @@ Letters: n examples of an epoch, C candidates.
 """
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,11 +13,15 @@ import numpy as np
 from mmrec_bench.candidates import SeenItems, draw_negatives
 from mmrec_bench.errors import ModelError
 from mmrec_bench.interfaces import TrainingData
-from mmrec_bench.types import Int32Array, Int64Array
+from mmrec_bench.types import BoolArray, Int32Array, Int64Array, Review
 from mmrec_plugins.models.p5.options import P5Config
 from mmrec_plugins.models.p5.prompts import Prompt, read_prompts
 
 log = logging.getLogger("mmrec_bench")
+
+OF_REVIEWS = frozenset({"review", "explanation"})
+"""Families that are asked of interactions with a review."""
+_SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,7 @@ class Task:
         target: the item that was taken.
         verdict: whether the judged item is the target.
         rating: the interaction's.
+        review: what the user wrote of the target, where the prompt is about that.
     """
 
     prompt: Prompt
@@ -38,15 +44,30 @@ class Task:
     target: int
     verdict: bool
     rating: float
+    review: Review | None = None
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Slot -> text that is asked about."""
+        return {"given": f"{self.rating:g}", "written": self.review.text if self.review else ""}
+
+    @property
+    def explanation(self) -> str:
+        """The first sentence of the review."""
+        return _SENTENCE_END.split(self.review.text, maxsplit=1)[0] if self.review else ""
 
 
 def usable_families(config: P5Config, data: TrainingData) -> tuple[dict[str, float], list[str]]:
     """Return shares of the families that the data set can be asked, and why others are left out."""
     shares = {name: share for name, share in config.families.items() if share > 0}
     left_out = []
-    if "review" in shares:
-        del shares["review"]
-        left_out.append("prompt family review is left out: the data set carries no review texts")
+    if not reviewed(data).any():
+        for name in sorted(OF_REVIEWS & shares.keys()):
+            del shares[name]
+            left_out.append(
+                f"prompt family {name} is left out: the data set has no reviews, or was not asked "
+                "for them (-o dataset.reviews=true, of amazon)"
+            )
     ratings = data.interactions.rating
     if "rating" in shares and (not len(ratings) or ratings.min() == ratings.max()):
         del shares["rating"]
@@ -54,12 +75,22 @@ def usable_families(config: P5Config, data: TrainingData) -> tuple[dict[str, flo
     return shares, left_out
 
 
+def reviewed(data: TrainingData) -> BoolArray:
+    """Return (n,) bool: which train interactions have a review with a title and a text."""
+    rows = data.interactions
+    if rows.review is None:
+        return np.zeros(len(rows), np.bool_)
+    whole = (one is not None and bool(one.summary) and bool(one.text) for one in rows.review)
+    return np.fromiter(whole, np.bool_, len(rows))
+
+
 class Examples:
     """Draws the tasks of an epoch.
 
     Every train interaction is one example an epoch: its item is the target, what the user took
     before is the history. The first interactions of users have no history and are asked only in
-    families that need none; where there is none of these, they are left out.
+    families that need none, those without a review likewise; where there is no such family, they
+    are left out.
     """
 
     def __init__(self, data: TrainingData, config: P5Config) -> None:
@@ -75,17 +106,20 @@ class Examples:
         counts = {name: sum(p.family == name for p in self._prompts) for name in shares}
         weights = np.array([shares[p.family] / counts[p.family] for p in self._prompts])
         needs_history = np.array(["history" in p.slots for p in self._prompts], bool)
+        needs_review = np.array([p.family in OF_REVIEWS for p in self._prompts], bool)
+        # Kinds of rows: 0 = all can be asked, 1 = no history, 2 = no review, 3 = neither.
         self._ladders = [
-            np.cumsum(weights),
-            np.cumsum(np.where(needs_history, 0.0, weights)),
+            np.cumsum(np.where(needs_history & cold | needs_review & mute, 0.0, weights))
+            for mute in (False, True)
+            for cold in (False, True)
         ]
         rows = data.interactions
         self._rows, self._config = rows, config
         starts = data.interactions.histories(data.n_users).offsets[:-1][rows.user]
         self._starts: Int64Array = starts
-        self._first = np.arange(len(rows)) == starts
-        cold = len(weights) > 0 and self._ladders[1][-1] > 0
-        self._usable = np.flatnonzero(~self._first | cold) if len(weights) else np.zeros(0, int)
+        self._kind: Int64Array = (np.arange(len(rows)) == starts) + 2 * ~reviewed(data)
+        askable = np.array([len(ladder) > 0 and ladder[-1] > 0 for ladder in self._ladders])
+        self._usable = np.flatnonzero(askable[self._kind])
         if not len(self._usable):
             raise ModelError(
                 f"there is nothing to learn from: {len(rows)} train interactions of "
@@ -129,9 +163,9 @@ class Examples:
     def _choose_prompts(self, rows: Int64Array, rng: np.random.Generator) -> Int64Array:
         drawn = rng.random(len(rows))
         chosen = np.zeros(len(rows), np.int64)
-        for cold, ladder in enumerate(self._ladders):
+        for kind, ladder in enumerate(self._ladders):
             at = np.searchsorted(ladder, drawn * ladder[-1], side="right")
-            mine = self._first[rows] == bool(cold)
+            mine = self._kind[rows] == kind
             chosen[mine] = np.minimum(at, len(ladder) - 1)[mine]
         return chosen
 
@@ -158,6 +192,7 @@ class Examples:
                 items[slot] = [target] if verdict else others[:1]
             elif slot == "rated":
                 items[slot] = [target]
-        return Task(
-            prompt, int(self._rows.user[row]), items, target, verdict, float(self._rows.rating[row])
-        )
+        user, rating = int(self._rows.user[row]), float(self._rows.rating[row])
+        reviews = self._rows.review if prompt.family in OF_REVIEWS else None
+        review = None if reviews is None else reviews[row]
+        return Task(prompt, user, items, target, verdict, rating, review)

@@ -72,7 +72,7 @@ def score_catalog(
 ) -> Tensor:
     """Return the exact log-likelihood of every item, (B, N) float32.
 
-    It reads `trie.n_inner` nodes of each source, where a beam search reads at most 1 + K (L - 1):
+    It reads all nodes but the last of each item, where a beam search reads at most 1 + K (L - 1):
     cheaper for items of one token each (one node) and for small catalogs.
     """
     scores = sources.mask.new_empty(len(sources), trie.n_items, dtype=torch.float32)

@@ -5,12 +5,12 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from mmrec_bench.config import operational
+from mmrec_bench.config import added, operational, searched
 from mmrec_bench.errors import did_you_mean
 from mmrec_plugins.models.training import TrainingConfig
 
 Scheme = Literal["sequential", "random", "collaborative", "independent", "title"]
-FAMILIES = ("sequential", "direct", "rating", "review")
+FAMILIES = ("sequential", "direct", "rating", "review", "explanation")
 
 
 class P5Config(TrainingConfig):
@@ -50,9 +50,12 @@ class P5Config(TrainingConfig):
         default=True, description="add an embedding that tells which tokens are one word"
     )
     families: dict[str, float] = Field(
-        {"sequential": 1.0, "direct": 1.0, "rating": 1.0, "review": 1.0},
+        dict.fromkeys(FAMILIES, 1.0),
         description="prompt family -> share of the training examples; what the data set cannot "
-        "ask for is left out and said",
+        "ask for is left out and said; review and explanation need -o dataset.reviews=true",
+    )
+    review_tokens: int = added(
+        64, ge=1, description="a review, its title and its explanation are cut to so many tokens"
     )
     history_length: int = Field(20, ge=1, description="newest items of a history that are named")
     n_candidates: int = Field(
@@ -81,7 +84,9 @@ class P5Config(TrainingConfig):
         500, ge=1, description="validate on so many cases, the first ones; None = on all"
     )
     score_batch: int = operational(16, ge=1, description="queries read at once when scoring")
-    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
+    learning_rate: float = searched(
+        1e-3, low=1e-4, high=1e-2, log=True, gt=0, description="of Adam"
+    )
     epochs: int = Field(10, ge=1, description="at most so many passes over the train data")
     batch_size: int = Field(64, ge=1, description="examples a step")
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 from string import Formatter
+from types import MappingProxyType
 from typing import NamedTuple
 
 import yaml
@@ -16,8 +18,9 @@ from mmrec_bench.errors import DataFormatError
 from mmrec_plugins.models.p5.tokens import Tokens
 
 ITEM_SLOTS = frozenset({"history", "candidates", "judged", "rated"})
-ANSWERS = frozenset({"target", "verdict", "stars"})
-_ASKED = ITEM_SLOTS | {"user"}
+TEXT_SLOTS = frozenset({"given", "written"})
+ANSWERS = frozenset({"target", "verdict", "stars", "summary", "explanation"})
+_ASKED = ITEM_SLOTS | TEXT_SLOTS | {"user"}
 NOTHING = "nothing"
 YES, NO = "yes", "no"
 
@@ -27,7 +30,7 @@ class Prompt:
     """One wording.
 
     Attributes:
-        family: "sequential", "direct" or "rating".
+        family: one of `options.FAMILIES`.
         ask: with slots, see prompts.yaml.
         answer: the name of the slot that is the target text.
     """
@@ -111,6 +114,7 @@ class Writer:
         codes: Sequence[Sequence[int]],
         pictured: Sequence[bool] = (),
         n_visual: int = 0,
+        longest: int = 64,
     ) -> None:
         """Prepare.
 
@@ -119,8 +123,10 @@ class Writer:
             codes: token ids of each of N items.
             pictured: N, whether an item has a picture; () = none has.
             n_visual: visual tokens of an item that has one.
+            longest: tokens of a text at most.
         """
         self._tokens = tokens
+        self._longest = longest
         self._items = [list(code) for code in codes]
         self._pictures = [[-1] * len(code) for code in codes]
         if n_visual:
@@ -131,13 +137,20 @@ class Writer:
         self._cut: dict[Prompt, list[_Piece]] = {}
         self._nothing = tokens.word(NOTHING)
 
-    def write(self, prompt: Prompt, user: int, items: Mapping[str, Sequence[int]]) -> Source:
+    def write(
+        self,
+        prompt: Prompt,
+        user: int,
+        items: Mapping[str, Sequence[int]],
+        texts: Mapping[str, str] = MappingProxyType({}),
+    ) -> Source:
         """Return the source of one example.
 
         Args:
             prompt: the wording.
             user: number.
             items: slot -> item numbers; a slot of several items may be empty.
+            texts: slot -> text, cut to whole words of `longest` tokens at most.
         """
         pieces = self._cut.get(prompt)
         if pieces is None:
@@ -156,12 +169,36 @@ class Writer:
                 ids += code
                 words += [at - 1] * len(code)
                 pictures += [-1] * len(code)
+            elif piece.slot in TEXT_SLOTS:
+                for code in self.text(texts[piece.slot]):
+                    ids += code
+                    words += [at] * len(code)
+                    pictures += [-1] * len(code)
+                    at += 1
             elif piece.slot:
                 at = self._add_items(items[piece.slot], ids, words, pictures, at)
         ids.append(self._tokens.end)
         words.append(0)
         pictures.append(-1)
         return Source(ids, words, pictures)
+
+    def text(self, text: str) -> list[list[int]]:
+        """Return the tokens of each word, no more words than have `longest` tokens in all.
+
+        A first word that is longer is cut.
+        """
+        found: list[list[int]] = []
+        left = self._longest
+        for code in self._tokens.words(text.split()[:left]):
+            if found and len(code) > left:
+                break
+            found.append(code[:left])
+            left -= len(code)
+        return found
+
+    def answer(self, text: str) -> list[int]:
+        """Return a text as a target: its tokens and the end token."""
+        return [*chain.from_iterable(self.text(text)), self._tokens.end]
 
     def _add_items(
         self, items: Sequence[int], ids: list[int], words: list[int], pictures: list[int], at: int

@@ -24,7 +24,7 @@ from mmrec_bench.types import FloatArray, Queries, Ragged, Scores
 from mmrec_plugins.devices import pick_device
 from mmrec_plugins.models.p5 import backbone
 from mmrec_plugins.models.p5.decoding import beam_search, encode_sources
-from mmrec_plugins.models.p5.examples import Examples, Task
+from mmrec_plugins.models.p5.examples import OF_REVIEWS, Examples, Task, usable_families
 from mmrec_plugins.models.p5.ids import codes_of, name_items
 from mmrec_plugins.models.p5.likelihood import score_candidates, score_catalog
 from mmrec_plugins.models.p5.network import P5Network, Sources, pad_targets
@@ -54,8 +54,9 @@ Batch = tuple[Sources, Tensor]
 class P5:
     """Trains a T5 on prompts about users and items, and names the next item token by token.
 
-    Families of prompts (sequential, direct, rating; `prompts.yaml`) are mixed by share; every train
-    interaction is one example an epoch. Items are named by one of the schemes of `ids`, and ranked
+    Families of prompts (sequential, direct, rating, review, explanation; `prompts.yaml`) are mixed
+    by share, the last two where the data has reviews; every train interaction is one example an
+    epoch. Items are named by one of the schemes of `ids`, and ranked
     by log p(name | prompt), the sum over the tokens of the name and the end token: of a whole
     catalog those that a beam search over the tree of all names finds (section 4.4; the others are
     left out), of given candidates all of them, exactly, with a prompt that does not list them.
@@ -65,8 +66,8 @@ class P5:
 
     Departures from the paper: our own wordings; every prefix of a train sequence is an example
     where the paper draws one a user; the shared loop's Adam with a constant learning rate (theirs:
-    AdamW, warm-up, linear decay); names without the word `item_` in front; the prompt families of
-    reviews and explanations need texts that the data sets here do not carry.
+    AdamW, warm-up, linear decay); names without the word `item_` in front; an explanation is the
+    first sentence of a review, where theirs is the sentence around a mined feature word.
     """
 
     Config: ClassVar[type[P5Config]] = P5Config
@@ -92,9 +93,11 @@ class P5:
         """
         self.device = pick_device(data.device)
         names = name_items(self.config, data, seed=seed)
-        texts = [prompt.ask for prompt in read_prompts()] + [NOTHING, YES, NO]
+        asked = [prompt.ask for prompt in read_prompts() if prompt.family not in OF_REVIEWS]
+        texts = [*asked, NOTHING, YES, NO]
         if self.config.ids == "title":
             texts += [" ".join(words) for words in names.words]
+        texts += self._written(data)
         self._tokens = backbone.load_tokens(self.config, texts)
         longest = self.config.title_tokens if self.config.ids == "title" else None
         codes = codes_of(names, self._tokens, longest=longest)
@@ -112,6 +115,14 @@ class P5:
             fingerprint=self._fingerprint(data, seed),
             title=f"training {type(self).__name__}",
         )
+
+    def _written(self, data: TrainingData) -> list[str]:
+        """Return all that is asked or answered of reviews, for a vocabulary."""
+        shares, _ = usable_families(self.config, data)
+        if data.interactions.review is None or not OF_REVIEWS & shares.keys():
+            return []
+        asked = [prompt.ask for prompt in read_prompts() if prompt.family in OF_REVIEWS]
+        return asked + [text for one in data.interactions.review if one for text in one]
 
     def _wrap(self, t5: Any, data: TrainingData) -> P5Network:  # noqa: ANN401, ARG002
         """Return the network around a T5."""
@@ -131,7 +142,8 @@ class P5:
             )
         self._codes = [list(code) for code in codes]
         pictured, n_visual = self._pictures(data)
-        self._writer = Writer(self._tokens, self._codes, pictured, n_visual)
+        longest = self.config.review_tokens
+        self._writer = Writer(self._tokens, self._codes, pictured, n_visual, longest)
         self._trie = ItemTrie.build(self._codes, self._tokens.end).to(self.device)
         self._prompt = prompts[self.config.ranking_prompt]
         self._seen = data.interactions.histories(data.n_users)
@@ -146,7 +158,9 @@ class P5:
         """Yield one epoch's batches, of sources of like length, in random order."""
         size = self.config.batch_size
         for tasks in self._examples.draw(rng, _BUCKET * size):
-            sources = [self._writer.write(task.prompt, task.user, task.items) for task in tasks]
+            sources = [
+                self._writer.write(task.prompt, task.user, task.items, task.texts) for task in tasks
+            ]
             targets = [self._answer(task) for task in tasks]
             order = np.argsort([len(source.ids) for source in sources], kind="stable")
             starts = np.arange(0, len(order), size)
@@ -162,6 +176,10 @@ class P5:
             return [*self._codes[task.target], self._tokens.end]
         if task.prompt.answer == "verdict":
             return [*self._tokens.word(YES if task.verdict else NO), self._tokens.end]
+        if task.prompt.answer == "summary":
+            return self._writer.answer(task.review.summary if task.review else "")
+        if task.prompt.answer == "explanation":
+            return self._writer.answer(task.explanation)
         return [*self._tokens.word(f"{task.rating:g}"), self._tokens.end]
 
     def _padded(self, sources: Sequence[Source]) -> Sources:
@@ -294,6 +312,7 @@ class P5:
             content.update(array.tobytes())
         for name in sorted(data.modalities):
             content.update(data.modalities[name].tobytes())
+        content.update(json.dumps(self._written(data)).encode())
         content.update(json.dumps([[p.ask, p.answer] for p in read_prompts()]).encode())
         parts = {
             "model": type(self).__qualname__,

@@ -32,7 +32,6 @@ class ItemTrie:
         item: (M,) int64 item whose sequence ends in a node; -1 = none.
         below: (M,) int64 number of items whose sequences end in a node or below it.
         path: (N, L) int64 nodes of each item's sequence, the root left out; -1 behind its end.
-        lengths: (N,) int64 tokens of each item's sequence, the end token counts.
         order: (N,) int64 items by their sequences, so that neighbours share their first tokens.
         level_tokens: of each level 1..L, its distinct tokens, ascending.
         widest: of each level 1..L, the most children that a node above it has.
@@ -46,7 +45,6 @@ class ItemTrie:
     item: Tensor
     below: Tensor
     path: Tensor
-    lengths: Tensor
     order: Tensor
     level_tokens: tuple[Tensor, ...]
     widest: tuple[int, ...]
@@ -93,7 +91,6 @@ class ItemTrie:
             item=torch.from_numpy(item),
             below=torch.from_numpy(below),
             path=torch.from_numpy(unsorted),
-            lengths=torch.from_numpy(lengths),
             order=torch.from_numpy(order),
             level_tokens=tuple(tokens),
             widest=tuple(widest),
@@ -116,11 +113,6 @@ class ItemTrie:
         """L, the tokens of the longest sequence, the end token included."""
         return self.path.shape[1]
 
-    @property
-    def n_inner(self) -> int:
-        """Nodes that a token follows, the root too: what `score_catalog` reads of a source."""
-        return self.n_nodes - self.n_items
-
     def to(self, device: torch.device | str) -> "ItemTrie":
         """Return the trie with its tensors on a device."""
         return replace(
@@ -131,7 +123,6 @@ class ItemTrie:
             item=self.item.to(device),
             below=self.below.to(device),
             path=self.path.to(device),
-            lengths=self.lengths.to(device),
             order=self.order.to(device),
             level_tokens=tuple(tokens.to(device) for tokens in self.level_tokens),
         )
