@@ -24,35 +24,34 @@ def bipartite_adjacency(
     Source: He et al., LightGCN: Simplifying and Powering Graph Convolution Network for
     Recommendation, SIGIR 2020, equations 7 and 8.
     """
+    return adjacency_of(*distinct_pairs(interactions, n_items), n_users, n_items, device)
+
+
+def distinct_pairs(interactions: Interactions, n_items: int) -> tuple[Int64Array, Int64Array]:
+    """Return (E,) int64 users and items of the pairs there are, each once, by user and item."""
     keys = np.unique(interactions.user.astype(np.int64) * n_items + interactions.item)
-    user, item = keys // n_items, keys % n_items + n_users
-    return symmetric_normalised(
-        np.concatenate((user, item)), np.concatenate((item, user)), n_users + n_items, device
-    )
+    return keys // n_items, keys % n_items
 
 
-def symmetric_normalised(
-    row: Int64Array,
-    column: Int64Array,
-    n_nodes: int,
-    device: torch.device,
-    weight: np.ndarray[Any, np.dtype[np.float32]] | None = None,
+def adjacency_of(
+    user: Int64Array, item: Int64Array, n_users: int, n_items: int, device: torch.device
 ) -> Tensor:
-    """Return (n_nodes, n_nodes) sparse CSR float32 of D^-1/2 A D^-1/2, D the sums of A's rows.
+    """Return (V, V) sparse CSR float32: D^-1/2 A D^-1/2, D the sums of A's rows.
 
     Args:
-        row: (E,) int64 of the edges.
-        column: (E,) int64; no edge twice.
-        n_nodes: rows and columns.
+        user: (E,) int64 of the edges.
+        item: (E,) int64; no edge twice.
+        n_users: U.
+        n_items: N.
         device: where the matrix shall be.
-        weight: (E,) positive; None = 1 each.
     """
-    weights = np.ones(len(row)) if weight is None else weight.astype(np.float64)
-    degree = np.bincount(row, weights, minlength=n_nodes)
+    n_nodes = n_users + n_items
+    row, column = np.concatenate((user, item + n_users)), np.concatenate((item + n_users, user))
+    degree = np.bincount(row, minlength=n_nodes).astype(np.float64)
     scale = np.where(degree > 0, degree, 1.0) ** -0.5
     order = np.lexsort((column, row))
     row, column = row[order], column[order]
-    values = (weights[order] * scale[row] * scale[column]).astype(np.float32)
+    values = (scale[row] * scale[column]).astype(np.float32)
     starts = np.zeros(n_nodes + 1, np.int64)
     np.cumsum(np.bincount(row, minlength=n_nodes), out=starts[1:])
     parts = (torch.from_numpy(part) for part in (starts, column, values))

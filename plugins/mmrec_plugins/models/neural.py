@@ -165,10 +165,14 @@ class NeuralRecommender(ABC):
         content = hashlib.sha256(rows.user.tobytes() + rows.item.tobytes())
         for name in sorted(data.modalities):
             content.update(data.modalities[name].tobytes())
+        asked = data.validation  # which decides what epoch is kept
+        content.update(asked.user.tobytes() + asked.history.values.tobytes())
         parts = {
             "model": type(self).__qualname__,
             "config": identity(self.config),
             "data": [data.n_users, data.n_items, data.dataset_version, content.hexdigest()],
+            "held_out": data.held_out.hash if data.held_out else "",
+            "mask_seen": data.mask_seen,
             "seed": seed,
             "torch": str(torch.__version__),
         }

@@ -11,6 +11,7 @@ from mmrec_bench.errors import ModelError, StorageError
 from mmrec_bench.files import read_arrays, write_arrays
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.types import BoolArray, FloatArray, Queries, Scores
+from mmrec_plugins.models.item_vectors import have_vectors
 from mmrec_plugins.models.matrices import Csr, RecencyConfig, blocks, history_matrix
 
 FILE = "text_nn.npz"
@@ -52,7 +53,8 @@ class TextNN:
                 "text-nn needs vectors of the items' words; name an encoder, e.g. -o "
                 "text_vectors.name=minilm"
             )
-        self._vectors = _scaled(vectors)
+        known = have_vectors(vectors)[:, None]
+        self._vectors = _scaled(np.where(known, vectors, np.float32(np.nan)))
 
     def score(self, queries: Queries) -> Scores:
         """Return (B, C) float32, or (B, N) for the whole catalog, in [-1, 1]."""

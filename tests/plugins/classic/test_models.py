@@ -286,6 +286,16 @@ def test_text_nn_gives_cosines_where_only_old_items_are_known(
     np.testing.assert_allclose(found.values, expected, rtol=1e-6)
 
 
+def test_text_nn_has_no_vector_of_a_row_that_is_not_finite_throughout(tmp_path: Path) -> None:
+    vectors = np.array([[2, 0], [1, np.inf], [1, np.nan]], np.float32)
+    model = TextNN()
+    model.fit(data_of([[0, 1, 2]], 3, tmp_path, text_vectors=vectors), seed=0)
+    whole = model.score(queries_of([[1, 0]])).values
+    asked = model.score(queries_of([[1, 0]], [[0, 1, 2]])).values
+    for found in (whole, asked):
+        np.testing.assert_array_equal(found, [[1, np.nan, np.nan]])
+
+
 def test_text_nn_says_that_it_needs_vectors(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"text_vectors\.name=minilm"):
         TextNN().fit(data_of(HISTORIES, 5, tmp_path), seed=0)

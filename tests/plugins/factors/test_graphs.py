@@ -7,7 +7,6 @@ from mmrec_plugins.models.graphs import (
     bipartite_adjacency,
     layer_mean,
     propagate,
-    symmetric_normalised,
 )
 
 CPU = torch.device("cpu")
@@ -32,14 +31,6 @@ def test_an_edge_weighs_one_over_the_root_of_both_degrees() -> None:
     half[1, 1] = 1 / np.sqrt(1 * 2)
     expected = np.block([[np.zeros((3, 3)), half], [half.T, np.zeros((3, 3))]])
     np.testing.assert_allclose(dense.numpy(), expected, rtol=1e-6)
-
-
-def test_weights_of_edges_count_in_the_degrees() -> None:
-    row, column = np.array([0, 1]), np.array([1, 0])
-    weight = np.array([4, 4], np.float32)
-    dense = symmetric_normalised(row, column, 3, CPU, weight).to_dense()
-    # 4 / sqrt(4 * 4)
-    assert dense.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
 
 
 def test_the_gradient_of_a_product_is_that_of_the_dense_product() -> None:

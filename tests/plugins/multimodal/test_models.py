@@ -141,13 +141,41 @@ def test_a_run_without_pictures_still_trains(
     assert model.facts()["n_items_with_image"] == 0
 
 
-@pytest.mark.parametrize("cls", MODELS)
+@pytest.mark.parametrize("cls", [VBPR, MMGCN, BM3, FREEDOM])
 def test_bfloat16_trains(cls: type[MultimodalRecommender], split: Split, tmp_path: Path) -> None:
     pictures = {"image": toy_vectors(split.catalog)}
-    model = fitted(cls, split, pictures, tmp_path, dtype="bfloat16", **SMALL)
-    scores = model.score(split.test.queries).values
+    half, whole = (
+        fitted(cls, split, pictures, tmp_path / dtype, dtype=dtype, **SMALL)
+        for dtype in ("bfloat16", "float32")
+    )
+    scores = half.score(split.test.queries).values
     assert scores.dtype == np.float32
     assert np.isfinite(scores).all()
+    assert (scores != whole.score(split.test.queries).values).any()
+
+
+def test_lattice_which_has_nothing_to_gain_from_it_refuses_bfloat16() -> None:
+    with pytest.raises(ValueError, match="dtype"):
+        LATTICE.Config.model_validate({"dtype": "bfloat16"})
+
+
+@pytest.mark.parametrize("cls", [LATTICE, BM3, FREEDOM])
+def test_the_items_vectors_can_be_trained_and_come_back(
+    cls: type[MultimodalRecommender], split: Split, tmp_path: Path
+) -> None:
+    pictures = {"image": toy_vectors(split.catalog)}
+    options = {**SMALL, "feature_weight": 1.0} if cls is FREEDOM else dict(SMALL)
+    fixed = fitted(cls, split, pictures, tmp_path / "fixed", **options)
+    model = fitted(cls, split, pictures, tmp_path / "trained", train_vectors=True, **options)
+    given = model.modalities["image"].vectors
+    assert not fixed.module.state_dict().keys() & {"trained.image"}
+    assert (model.module.state_dict()["trained.image"] != given).any()
+    (tmp_path / "saved").mkdir()
+    model.save(tmp_path / "saved")
+    again = cls(model.config)
+    again.restore(tmp_path / "saved", training(split, pictures, tmp_path))
+    queries = split.test.queries
+    np.testing.assert_array_equal(again.score(queries).values, model.score(queries).values)
 
 
 @pytest.mark.parametrize("cls", MODELS)

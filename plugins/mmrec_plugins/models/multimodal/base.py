@@ -11,11 +11,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mmrec_bench.config import searched
+from mmrec_bench.config import added, searched
 from mmrec_bench.errors import ModelError
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.types import BoolArray
 from mmrec_plugins.models.factors import FactorRecommender
+from mmrec_plugins.models.graphs import layer_mean
 from mmrec_plugins.models.item_vectors import filled, have_vectors
 from mmrec_plugins.models.training import TrainingConfig
 
@@ -29,6 +30,15 @@ class MultimodalConfig(TrainingConfig):
     centre: bool = Field(
         default=True,
         description="items' vectors less their mean, over their root mean square; false = as given",
+    )
+
+
+class MappedConfig(MultimodalConfig):
+    """Options of the models that map an item's vectors into the space of its own one."""
+
+    train_vectors: bool = added(
+        default=False,
+        description="train the items' vectors too, as the authors' code does; false = as given",
     )
 
 
@@ -84,13 +94,47 @@ class MultimodalRecommender(FactorRecommender):
 
 
 class MappedItems(nn.Module):
-    """(U, D) users, (N, D) items, and a map for each modality."""
+    """(U, D) users, (N, D) items, and a map for each modality.
 
-    def __init__(self, n_users: int, n_items: int, size: int, maps: dict[str, nn.Linear]) -> None:
+    Args:
+        n_users: U.
+        n_items: N.
+        size: D.
+        modalities: the items' vectors.
+        mapped_size: size of what they are mapped to.
+        train_vectors: they are parameters as well.
+    """
+
+    def __init__(
+        self,
+        n_users: int,
+        n_items: int,
+        size: int,
+        modalities: Mapping[str, Modality],
+        mapped_size: int,
+        *,
+        train_vectors: bool,
+    ) -> None:
         super().__init__()
+        self.maps = nn.ModuleDict(
+            {name: projection(m.vectors.shape[1], mapped_size) for name, m in modalities.items()}
+        )
         self.users = embedding(n_users, size)
         self.items = embedding(n_items, size)
-        self.maps = nn.ModuleDict(maps)
+        given = {name: m.vectors for name, m in modalities.items()}
+        self._given = {} if train_vectors else given
+        self.trained = nn.ParameterDict(
+            {name: vectors.clone() for name, vectors in given.items()} if train_vectors else {}
+        )
+
+    def vectors(self, modality: str) -> Tensor:
+        """Return the (N, D') vectors that are mapped: as given, or as trained so far."""
+        return self.trained[modality] if modality in self.trained else self._given[modality]
+
+    def smoothed(self, adjacency: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
+        """Return (U, D) users and (N, D) items: the mean of LightGCN's layers."""
+        nodes = layer_mean(adjacency, torch.cat((self.users, self.items)), n_layers)
+        return nodes[: len(self.users)], nodes[len(self.users) :]
 
 
 def read_modalities(

@@ -3,15 +3,18 @@
 Letters: U users, N items, V = U + N nodes (users first), B pairs of a batch, D size of a vector.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from mmrec_bench.config import searched
 from mmrec_bench.interfaces import TrainingData
-from mmrec_plugins.models.graphs import bipartite_adjacency, layer_mean
+from mmrec_plugins.models.graphs import bipartite_adjacency
 from mmrec_plugins.models.multimodal.base import (
+    MappedConfig,
     MappedItems,
-    MultimodalConfig,
+    Modality,
     MultimodalRecommender,
     projection,
 )
@@ -21,8 +24,16 @@ from mmrec_plugins.models.sampling import Pairs
 class _Bootstrapped(MappedItems):
     """Also holds the predictor."""
 
-    def __init__(self, n_users: int, n_items: int, size: int, maps: dict[str, nn.Linear]) -> None:
-        super().__init__(n_users, n_items, size, maps)
+    def __init__(
+        self,
+        n_users: int,
+        n_items: int,
+        size: int,
+        modalities: Mapping[str, Modality],
+        *,
+        train_vectors: bool,
+    ) -> None:
+        super().__init__(n_users, n_items, size, modalities, size, train_vectors=train_vectors)
         self.predictor = projection(size, size)
 
 
@@ -40,14 +51,16 @@ class BM3(MultimodalRecommender):
     and the score is P e_u . P e_i. The second part is of the pair's item.
 
     Departures: the last term has the norms of all users' and of all items' vectors, as the authors'
-    code has, where the paper has squares. The encoder's vectors are fixed, where that code
-    trains them as well. Dropout is drawn for a batch's rows alone.
+    code has, where the paper has squares. The encoder's vectors are fixed unless `train_vectors`,
+    where that code trains them, and centred unless `centre=false`, where it takes them as they are.
+    Dropout is drawn for a batch's rows alone. Batches are those of the pairwise models, so that a
+    user who took every item is left out.
 
     Source: Zhou, Zhou, Liu, Zeng, Miao, Wang, You, Jiang, Bootstrap Latent Representations for
     Multi-modal Recommendation, WWW 2023, section 3.
     """
 
-    class Config(MultimodalConfig):
+    class Config(MappedConfig):
         """Sizes, layers, weights of the losses and training."""
 
         n_layers: int = searched(
@@ -69,12 +82,16 @@ class BM3(MultimodalRecommender):
     def create(self, data: TrainingData) -> nn.Module:
         """Return untrained vectors and maps."""
         size = self.config.embedding_size
-        self._n_users = data.n_users
         self._adjacency = bipartite_adjacency(
             data.interactions, data.n_users, data.n_items, self.device
         )
-        maps = {name: projection(m.vectors.shape[1], size) for name, m in self.modalities.items()}
-        return _Bootstrapped(data.n_users, data.n_items, size, maps)
+        return _Bootstrapped(
+            data.n_users,
+            data.n_items,
+            size,
+            self.modalities,
+            train_vectors=self.config.train_vectors,
+        )
 
     def loss(self, batch: Pairs) -> Tensor:
         """Return the () mean loss of B pairs; their negatives are not looked at."""
@@ -84,8 +101,8 @@ class BM3(MultimodalRecommender):
         item = items.index_select(0, batch.positive)
         target = self._target(item)
         loss = self._distance(user, target) + self._distance(item, self._target(user))
-        for name, one in self.modalities.items():
-            view = module.maps[name](one.vectors.index_select(0, batch.positive))
+        for name in self.modalities:
+            view = module.maps[name](module.vectors(name).index_select(0, batch.positive))
             parts = self._distance(view, target) + self._distance(view, self._target(view))
             loss = loss + config.cl_weight * parts
         norms: Tensor = torch.linalg.norm(users) + torch.linalg.norm(items)
@@ -107,7 +124,5 @@ class BM3(MultimodalRecommender):
     def _layers(self) -> tuple[Tensor, Tensor]:
         # Without autocast: products of sparse matrices are float32 here.
         with torch.autocast(self.device.type, enabled=False):
-            module = self.module
-            nodes = torch.cat((module.users, module.items))
-            nodes = layer_mean(self._adjacency, nodes, self.config.n_layers)
-            return nodes[: self._n_users], nodes[self._n_users :] + module.items
+            users, items = self.module.smoothed(self._adjacency, self.config.n_layers)
+            return users, items + self.module.items

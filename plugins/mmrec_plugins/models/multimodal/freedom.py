@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from mmrec_bench.config import searched
 from mmrec_bench.interfaces import TrainingData
 from mmrec_plugins.models.factors import pair_loss
-from mmrec_plugins.models.graphs import bipartite_adjacency, layer_mean, symmetric_normalised
+from mmrec_plugins.models.graphs import adjacency_of, bipartite_adjacency, distinct_pairs
 from mmrec_plugins.models.multimodal.base import (
+    MappedConfig,
     MappedItems,
-    MultimodalConfig,
     MultimodalRecommender,
-    projection,
 )
 from mmrec_plugins.models.multimodal.item_graphs import (
     Edges,
@@ -47,13 +46,14 @@ class FREEDOM(MultimodalRecommender):
     a_m is `image_weight` for pictures, and the other modalities share the rest; with one modality
     it is 1.
 
-    Departures: the encoder's vectors are fixed, where the authors' code trains them as well.
+    Departures: the encoder's vectors are fixed unless `train_vectors`, where the authors' code
+    trains them, and centred unless `centre=false`, which also makes another graph of like items.
 
     Source: Zhou, Shen, A Tale of Two Graphs: Freezing and Denoising Graph Structures for Multimodal
     Recommendation, MM 2023, section 3 (frozen item graph, degree-sensitive edge pruning).
     """
 
-    class Config(MultimodalConfig):
+    class Config(MappedConfig):
         """Sizes, layers, graphs, weights of the losses and training."""
 
         n_layers: int = searched(
@@ -101,28 +101,26 @@ class FREEDOM(MultimodalRecommender):
         )
         self._in_epoch = self._adjacency
         self._edges, self._values = self._frozen_graph()
-        maps = {name: projection(m.vectors.shape[1], size) for name, m in self.modalities.items()}
-        return MappedItems(data.n_users, data.n_items, size, maps)
+        return MappedItems(
+            data.n_users,
+            data.n_items,
+            size,
+            self.modalities,
+            size,
+            train_vectors=self.config.train_vectors,
+        )
 
     def prepare(self, data: TrainingData) -> None:
         """Keep the interactions, each once, from which an epoch's graph is drawn."""
         super().prepare(data)
-        rows = data.interactions
-        keys = np.unique(rows.user.astype(np.int64) * data.n_items + rows.item)
-        self._user, self._item = keys // data.n_items, keys % data.n_items
+        self._user, self._item = distinct_pairs(data.interactions, data.n_items)
 
     def batches(self, rng: np.random.Generator) -> Iterator[Pairs]:
         """Draw the epoch's graph, and yield its pairs."""
         n_kept = max(1, round((1 - self.config.dropout) * len(self._user)))
         if n_kept < len(self._user):
             user, item = pruned(self._user, self._item, n_kept, rng)
-            item = item + self._n_users
-            self._in_epoch = symmetric_normalised(
-                np.concatenate((user, item)),
-                np.concatenate((item, user)),
-                self._n_users + self._n_items,
-                self.device,
-            )
+            self._in_epoch = adjacency_of(user, item, self._n_users, self._n_items, self.device)
         yield from super().batches(rng)
 
     def loss(self, batch: Pairs) -> Tensor:
@@ -132,8 +130,9 @@ class FREEDOM(MultimodalRecommender):
         both = torch.cat((batch.positive, batch.negative))
         loss = _loss_of_pairs(user, items.index_select(0, both))
         if self.config.feature_weight:
-            for name, one in self.modalities.items():
-                mapped = self.module.maps[name](one.vectors.index_select(0, both))
+            for name in self.modalities:
+                given = self.module.vectors(name).index_select(0, both)
+                mapped = self.module.maps[name](given)
                 loss = loss + self.config.feature_weight * _loss_of_pairs(user, mapped)
         return loss
 
@@ -163,13 +162,11 @@ class FREEDOM(MultimodalRecommender):
     def _layers(self, adjacency: Tensor) -> tuple[Tensor, Tensor]:
         # Without autocast: products of sparse matrices are float32 here.
         with torch.autocast(self.device.type, enabled=False):
-            module = self.module
-            nodes = torch.cat((module.users, module.items))
-            nodes = layer_mean(adjacency, nodes, self.config.n_layers)
-            heard: Tensor = module.items
+            users, items = self.module.smoothed(adjacency, self.config.n_layers)
+            heard: Tensor = self.module.items
             for _ in range(self.config.n_item_layers):
                 heard = product(self._edges, self._values, heard)
-            return nodes[: self._n_users], nodes[self._n_users :] + heard
+            return users, items + heard
 
 
 def _loss_of_pairs(user: Tensor, both: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ Letters: U users, N items, V = U + N nodes (users first), B pairs of a batch, D 
 E edges.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,12 +15,12 @@ from torch import Tensor, nn
 from mmrec_bench.config import searched
 from mmrec_bench.interfaces import TrainingData
 from mmrec_plugins.models.factors import pair_loss
-from mmrec_plugins.models.graphs import bipartite_adjacency, layer_mean
+from mmrec_plugins.models.graphs import bipartite_adjacency
 from mmrec_plugins.models.multimodal.base import (
+    MappedConfig,
     MappedItems,
-    MultimodalConfig,
+    Modality,
     MultimodalRecommender,
-    projection,
 )
 from mmrec_plugins.models.multimodal.item_graphs import (
     Edges,
@@ -36,9 +37,20 @@ from mmrec_plugins.models.sampling import Pairs
 class _Latent(MappedItems):
     """Also holds a weight for each modality."""
 
-    def __init__(self, n_users: int, n_items: int, size: int, maps: dict[str, nn.Linear]) -> None:
-        super().__init__(n_users, n_items, size, maps)
-        self.modality_weight = nn.Parameter(torch.full((len(maps),), 1.0 / len(maps)))
+    def __init__(
+        self,
+        n_users: int,
+        n_items: int,
+        size: int,
+        modalities: Mapping[str, Modality],
+        mapped_size: int,
+        *,
+        train_vectors: bool,
+    ) -> None:
+        super().__init__(
+            n_users, n_items, size, modalities, mapped_size, train_vectors=train_vectors
+        )
+        self.modality_weight = nn.Parameter(torch.full((len(modalities),), 1.0 / len(modalities)))
 
 
 class LATTICE(MultimodalRecommender):
@@ -57,15 +69,17 @@ class LATTICE(MultimodalRecommender):
     As the paper does, the learned graph is made again once an epoch; its gradient comes from the
     epoch's first batch. Scores are given with the graph of the weights as they are.
 
-    Departures: the items' vectors of the encoder are fixed, where the authors' code trains them as
-    well; what is normalised is the weighted sum of the A_m (as in that code), not each of them. The
-    defaults are those of that code.
+    Departures: the items' vectors of the encoder are fixed unless `train_vectors`, where the
+    authors' code trains them, and centred unless `centre=false`; what is normalised is the weighted
+    sum of the A_m (as in that code), not each of them; LightGCN's A is D^-1/2 A D^-1/2, where that
+    code has D^-1 (A + I); the learning rate is constant, where that code lets it decay by .96 in 50
+    epochs. Sizes, rate, weights and k are those of that code.
 
     Source: Zhang, Zhu, Liu, Wu, Wang, Wang, Mining Latent Structures for Multimedia Recommendation,
     MM 2021, section 3.
     """
 
-    class Config(MultimodalConfig):
+    class Config(MappedConfig):
         """Sizes, layers, graphs, regularisation and training."""
 
         learning_rate: float = searched(
@@ -92,6 +106,9 @@ class LATTICE(MultimodalRecommender):
             le=1,
             description="lambda: weight of the graph of the vectors as given",
         )
+        dtype: Literal["float32"] = Field(
+            "float32", description="sparse products and graphs gain nothing from bfloat16"
+        )
         feature_size: int = Field(64, ge=1, description="size of the mapped vectors W_m f + b_m")
         regularisation: float = searched(
             1e-5,
@@ -108,7 +125,6 @@ class LATTICE(MultimodalRecommender):
     def create(self, data: TrainingData) -> nn.Module:
         """Return untrained vectors and maps; makes the graphs of the vectors as given."""
         config = self.config
-        self._n_users = data.n_users
         self._adjacency = bipartite_adjacency(
             data.interactions, data.n_users, data.n_items, self.device
         )
@@ -117,11 +133,14 @@ class LATTICE(MultimodalRecommender):
             edges = nearest(one.vectors, one.known, config.k)
             self._given.append((edges, normalised(edges, similarities(edges, one.vectors))))
         self._learned: tuple[Edges, Tensor] | None = None
-        maps = {
-            name: projection(one.vectors.shape[1], config.feature_size)
-            for name, one in self.modalities.items()
-        }
-        return _Latent(data.n_users, data.n_items, config.embedding_size, maps)
+        return _Latent(
+            data.n_users,
+            data.n_items,
+            config.embedding_size,
+            self.modalities,
+            config.feature_size,
+            train_vectors=config.train_vectors,
+        )
 
     def batches(self, rng: np.random.Generator) -> Iterator[Pairs]:
         """Yield the pairs of an epoch, whose first batch makes the learned graph."""
@@ -130,11 +149,9 @@ class LATTICE(MultimodalRecommender):
 
     def loss(self, batch: Pairs) -> Tensor:
         """Return the () mean loss of B pairs."""
-        # Without autocast: products of sparse matrices are float32 here.
-        with torch.autocast(self.device.type, enabled=False):
-            graph = self._learned or self._item_graph()
-            self._learned = graph[0], graph[1].detach()
-            users, items = self._layers(*graph)
+        graph = self._learned or self._item_graph()
+        self._learned = graph[0], graph[1].detach()
+        users, items = self._layers(*graph)
         n_pairs = len(batch.user)
         user = users.index_select(0, batch.user)
         both = items.index_select(0, torch.cat((batch.positive, batch.negative)))
@@ -152,7 +169,7 @@ class LATTICE(MultimodalRecommender):
         weight = self.module.modality_weight.softmax(0)
         learned: list[tuple[Edges, Tensor]] = []
         for name, one in self.modalities.items():
-            mapped = self.module.maps[name](one.vectors)
+            mapped = self.module.maps[name](self.module.vectors(name))
             edges = nearest(mapped, one.known, self.config.k)
             learned.append((edges, similarities(edges, mapped)))
         every = union([edges for edges, _ in (*self._given, *learned)])
@@ -171,10 +188,8 @@ class LATTICE(MultimodalRecommender):
 
     def _layers(self, edges: Edges, values: Tensor) -> tuple[Tensor, Tensor]:
         module, config = self.module, self.config
-        nodes = torch.cat((module.users, module.items))
-        nodes = layer_mean(self._adjacency, nodes, config.n_layers)
+        users, items = module.smoothed(self._adjacency, config.n_layers)
         heard: Tensor = module.items
         for _ in range(config.n_item_layers):
             heard = product(edges, values, heard)
-        items = nodes[self._n_users :] + nn.functional.normalize(heard, dim=1)
-        return nodes[: self._n_users], items
+        return users, items + nn.functional.normalize(heard, dim=1)

@@ -73,7 +73,9 @@ class MMGCN(MultimodalRecommender):
 
     Departures: the mean of the modalities, where the paper has the sum (the authors' code has the
     mean); every modality is mapped to `latent_size` numbers, where that code maps pictures to 256
-    and leaves the others as they are.
+    and leaves the others as they are. Id vectors and preferences are trained, as the paper says; in
+    that code they stay as they were drawn, and its combination is concatenation. The encoder's
+    vectors are centred unless `centre=false`.
 
     Source: Wei, Wang, Nie, He, Hong, Chua, MMGCN: Multi-modal Graph Convolution Network for
     Personalized Recommendation of Micro-video, MM 2019, section 2.2 (mean aggregation,
@@ -136,10 +138,8 @@ class MMGCN(MultimodalRecommender):
 
     def _nodes(self) -> Tensor:
         """(V, D): the mean over modalities of the last layer."""
-        # Without autocast: products of sparse matrices are float32 here.
-        with torch.autocast(self.device.type, enabled=False):
-            last = [self._network(name) for name in self.modalities]
-            return torch.stack(last).mean(0)
+        last = [self._network(name) for name in self.modalities]
+        return torch.stack(last).mean(0).float()
 
     def _network(self, name: str) -> Tensor:
         network = self.module.of(name)
@@ -152,4 +152,6 @@ class MMGCN(MultimodalRecommender):
         return nodes
 
     def _mean_of_neighbours(self, nodes: Tensor) -> Tensor:
-        return propagate(self._adjacency, nodes * self._root) / self._root
+        # Without autocast: products of sparse matrices are float32 here.
+        with torch.autocast(self.device.type, enabled=False):
+            return propagate(self._adjacency, nodes.float() * self._root) / self._root

@@ -40,7 +40,8 @@ class VBPR(MultimodalRecommender):
     biases that it touches) + visual_regularisation / 2 (|E|^2 + |beta'|^2).
 
     Departures: Adam over batches, where the paper has single steps of SGD; b_u and the global
-    offset are left out, for they rank nothing; sizes are 64 + 64, where the paper has 10 + 10.
+    offset are left out, for they rank nothing; sizes are 64 + 64, where the paper has 10 + 10; the
+    encoder's vectors are centred unless `centre=false`.
 
     Source: He, McAuley, VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback, AAAI
     2016, equation 4 and the section on learning.
