@@ -107,7 +107,7 @@ def searchable(
 def study_id(spec: RunSpec, search: Search) -> str:
     """Name the study: all that decides its values, and nothing that only says how many trials."""
     values = spec.model_dump(mode="json", exclude={"limit_cases"})
-    space = {key: str(domain) for key, domain in search.space.items()}
+    space = {key: repr(domain) for key, domain in search.space.items()}
     asked = [values, space, search.metric, search.seed, search.fit_seeds]
     return f"{spec.model.name}-{spec.dataset.name}-s{spec.seed}-{fingerprint(asked)[:10]}"
 

@@ -55,8 +55,8 @@ class Range:
     whole: bool = False
 
     def __str__(self) -> str:
-        step = "" if self.step is None else f"/{self.step:g}"
-        return f"{'log:' if self.log else ''}{self.low:g}..{self.high:g}{step}"
+        step = "" if self.step is None else f"/{self.step:.12g}"
+        return f"{'log:' if self.log else ''}{self.low:.12g}..{self.high:.12g}{step}"
 
     def tidy(self, value: float) -> int | float:
         """Return the value as it is used, without digits that make no difference.
@@ -122,7 +122,7 @@ def as_text(value: Scalar) -> str:
     """Write a value as a command line does."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def declared(cls: type[ComponentConfig], section: str = "model") -> dict[str, Domain]:
@@ -340,7 +340,12 @@ def _nothing_to_search(model: str, cls: type[ComponentConfig], *, declared: bool
     if not options:
         return ConfigError(f"model {model!r} has no options, so that there is nothing to search")
     numbers = [name for name, one in options.items() if _kinds(one.annotation) & {int, float}]
-    example = f"-s model.{numbers[0]}=1..10" if numbers else f"-s model.{next(iter(options))}=a,b"
+    floats = [name for name in numbers if float in _kinds(options[name].annotation)]
+    example = f"-s model.{next(iter(options))}=a,b"
+    if numbers:
+        example = f"-s model.{numbers[0]}=1..10"
+    if floats:
+        example = f"-s model.{floats[0]}=log:1e-4..1e-2"
     what = "only options that -o sets" if declared else "no option to search"
     return ConfigError(f"model {model!r} declares {what}; say what to try, e.g. {example}")
 

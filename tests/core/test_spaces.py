@@ -99,6 +99,11 @@ def test_a_domain_is_written_as_it_is_read(key: str, text: str) -> None:
     assert domain(key, str(found)) == found
 
 
+@pytest.mark.parametrize("text", ["100..400.00001", "2.1234567,2.1234568"])
+def test_a_domain_is_written_with_all_its_digits(text: str) -> None:
+    assert str(domain("rate", text)) == text
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -155,7 +160,9 @@ def test_what_is_set_to_one_value_is_not_searched() -> None:
 
 
 def test_a_model_that_declares_nothing_says_so_in_one_line() -> None:
-    with pytest.raises(ConfigError, match=r"declares no option to search; .*-s model.rate=1\.\.10"):
+    with pytest.raises(
+        ConfigError, match=r"declares no option to search; .*-s model.rate=log:1e-4\.\.1e-2"
+    ):
         build_space(CONFIG, {"model": (Plain, {})})
     with pytest.raises(ConfigError, match="has no options"):
         build_space(CONFIG, {"model": (ComponentConfig, {})})
