@@ -37,8 +37,9 @@ The peers want an environment of their own, which `--peers-python` names (RecBol
 later releases of these; wheels of cornac 2.3 need a newer libstdc++ than Debian 12 has); a system
 that cannot run is left out with its reason:
 
-    pip install recbole==1.2.1 "rectools[torch]" implicit "cornac<2.3" lenskit \\
+    pip install recbole==1.2.1 "rectools[torch]" implicit "cornac<2.3" lenskit "pyarrow<21" \\
         "setuptools<81" "numpy<2" "pandas<3" "scipy<1.14"
+    pip install --no-deps rectools==0.19.0     # asks for a newer scipy than RecBole runs on
 """
 
 import argparse

@@ -35,12 +35,14 @@ class LightGCN(FactorRecommender):
     The mean of the layers is one polynomial of a symmetric matrix, so that the gradient is computed
     by the same products, and nothing but the sum is held (`layer_mean`).
 
+    Departures: layer 0 is drawn from N(0, .1), as in the authors' code, where the paper has Xavier.
+
     Source: He, Deng, Wang, Li, Zhang, Wang, LightGCN: Simplifying and Powering Graph Convolution
     Network for Recommendation, SIGIR 2020, equations 3-8 and 15; alpha_k = 1 / (K + 1).
     """
 
     class Config(TrainingConfig):
-        """Size, layers, regularisation and training; the paper's defaults."""
+        """Size, layers and regularisation are the paper's, which trains for 1000 epochs."""
 
         embedding_size: int = searched(
             64, choices=[32, 64, 128], ge=1, description="D, numbers in a vector"

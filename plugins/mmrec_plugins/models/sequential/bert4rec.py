@@ -30,7 +30,7 @@ from mmrec_plugins.models.sequential.transformer import (
 
 
 class BERT4RecConfig(AttentionConfig):
-    """Defaults are the paper's for long rows; for Amazon Beauty it hides .6 of the items."""
+    """Layers, heads, size and share of hidden items are the paper's for long rows (Beauty: .6)."""
 
     max_length: int = Field(
         50, ge=2, description="positions: the newest items of a history and, when asked, the mask"
@@ -67,12 +67,15 @@ class BERT4RecBatch(NamedTuple):
 class BERT4Rec(SequentialRecommender):
     """BERT4Rec (Sun et al., CIKM 2019): the cloze task, read in both directions.
 
-    A share of each row's items is replaced by a mask, and the network says what stood there, with
-    a softmax over all items (equations 7 and 8: a layer with GELU, the shared item table, and a
-    bias an item). In part of the rows only the last item is hidden, which is what a query asks:
-    the history with a mask at its end. Hidden items are drawn anew each epoch; the authors' code
-    draws ten copies and one row with the last item hidden beforehand (hence
-    last_item_share = .1). An empty history is the mask alone.
+    A share of each row's items is replaced by a mask, and the network says what stood there, with a
+    softmax over all items (equations 7 and 8: a layer with GELU, the shared item table, and a bias
+    an item): P(v) = softmax(GELU(h W + b) E' + b'), and the loss of a row is the mean of -ln P(v_m)
+    over its hidden items m. In part of the rows only the last item is hidden, which is what a query
+    asks: the history with a mask at its end. Hidden items are drawn anew each epoch; the authors'
+    code draws ten copies and one row with the last item hidden beforehand (hence last_item_share =
+    .1). An empty history is the mask alone. Departures: the shared loop's Adam at 1e-3 without
+    weight decay, linear decay or clipping, where the paper has 1e-4, .01, and both; rows of 50
+    items by default, as in S3-Rec's table.
     """
 
     class Config(BERT4RecConfig):

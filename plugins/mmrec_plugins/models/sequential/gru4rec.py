@@ -70,10 +70,12 @@ class GRU4Rec(SequentialRecommender):
     """Session-based recommendation with recurrent networks (Hidasi et al., ICLR 2016).
 
     A GRU reads item vectors; its state, projected to an item vector's size, is multiplied with the
-    same item table ("constrained embeddings" of Hidasi & Karatzoglou, CIKM 2018). Departures: a
-    user's whole row is read at once and is one session, instead of session-parallel steps of one
-    item; shared negatives are drawn from the catalog by train count ^ alpha (CIKM 2018, section
-    3.1) instead of being the other sessions' items; Adam instead of Adagrad.
+    same item table ("constrained embeddings" of Hidasi & Karatzoglou, CIKM 2018): r_i = v_i . (W
+    h_t), h_t = GRU(v_t, h_(t-1)); the loss of a position is -ln softmax(r)_i, i what follows
+    (loss=ce). Departures: a user's whole row is read at once and is one session, instead of
+    session-parallel steps of one item; shared negatives are drawn from the catalog by train count ^
+    alpha (CIKM 2018, section 3.1) instead of being the other sessions' items; Adam instead of
+    Adagrad.
     """
 
     class Config(GRU4RecConfig):

@@ -73,9 +73,11 @@ class SASRec(SequentialRecommender):
     """Self-attentive sequential recommendation (Kang & McAuley, ICDM 2018).
 
     Each position predicts the item after it; an item's score is the product of the position's
-    output and the item's input vector (equation 6, shared table). loss=bce is section III.E;
-    loss=ce is the same network with a softmax over all items, which Klenitskiy & Vasilev ("Turning
-    Dross Into Gold Loss", RecSys 2023) found to be worth more than BERT4Rec's architecture.
+    output and the item's input vector, r_i = F_t . M_i (equation 6, shared table). loss=bce is
+    section III.E, the mean of -ln sigmoid(r_i) - ln(1 - sigmoid(r_j)) with i what follows and j
+    drawn; loss=ce is the same network with a softmax over all items, which Klenitskiy & Vasilev
+    ("Turning Dross Into Gold Loss", RecSys 2023) found to be worth more than BERT4Rec's
+    architecture.
 
     Departures from the paper: heads' outputs are projected, as in today's attention layers, and
     Adam's second moment decays by .999 (the authors' code: .98). Positions are counted from the
