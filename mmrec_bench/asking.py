@@ -53,7 +53,7 @@ def ask(recommender: Recommender, queries: Queries, n_items: int, name: str) -> 
     """Return a model's scores, checked.
 
     Raises:
-        PluginError: it raised, or gave scores of the wrong type, shape or dtype.
+        PluginError: it raised, or gave scores of the wrong type, shape or dtype, or infinite ones.
     """
     with guard.calling("model", name, recommender, "score"):
         scores = recommender.score(queries)
@@ -65,7 +65,7 @@ def check_scores(scores: Scores, queries: Queries, n_items: int, name: str) -> N
     """Check a model's scores at the seam, so that the inside can trust them.
 
     Raises:
-        PluginError: wrong type, shape or dtype; names the model.
+        PluginError: wrong type, shape or dtype, or an infinity; names the model.
     """
     width = n_items if queries.candidates is None else queries.candidates.shape[1]
     expected = (len(queries), width)
@@ -77,3 +77,9 @@ def check_scores(scores: Scores, queries: Queries, n_items: int, name: str) -> N
         raise PluginError(f"model {name} returned scores of shape {found}, expected {expected}")
     if values.dtype != np.float32:
         raise PluginError(f"model {name} returned {values.dtype} scores, expected float32")
+    # fmax and fmin pass over NaN, and make no array of the size of the scores.
+    if values.size and np.isinf([np.fmax.reduce(values, None), np.fmin.reduce(values, None)]).any():
+        raise PluginError(
+            f"model {name} returned infinite scores, expected finite ones; NaN leaves out a "
+            "candidate"
+        )

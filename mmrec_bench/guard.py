@@ -1,12 +1,12 @@
 """The seam to plugins' code: whatever it raises becomes one PluginError that says whose it is.
 
-Errors made on purpose (`MMRecError`) and a full disk pass through as they are. The only broad
-`except` that keeps an error is here.
+Errors made on purpose (`MMRecError`), Ctrl-C and a full disk pass through as they are. The only
+broad `except` that keeps an error is here.
 """
 
 import errno
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,30 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST = 300
 _MACHINERY = frozenset({"importlib", "mmrec_bench", "pluggy"})
 _OWNERS: dict[type, str] = {}
+
+
+class _Journal:
+    """Whose code runs now, for whoever outlives the process."""
+
+    step = ""
+    write: Callable[[str], None] | None = None
+
+    def enter(self, step: str) -> None:
+        self.step = step
+        if self.write is not None:
+            self.write(step)
+
+
+_JOURNAL = _Journal()
+
+
+def keep_journal(write: Callable[[str], None]) -> None:
+    """Call `write` whenever a plugin's code is entered or left, with the step that runs then.
+
+    Args:
+        write: hears e.g. "import of my-plugin of my-distribution"; "" = no plugin's code.
+    """
+    _JOURNAL.write = write
 
 
 def belongs(cls: type, owner: str) -> None:
@@ -44,27 +68,45 @@ def calling(kind: str, name: str, part: object, step: str) -> Iterator[None]:
     Raises:
         PluginError: the code raised what is no MMRecError.
     """
-    with blaming(f"{kind} {name!r} of {owner_of(part)} failed in {step}", owner=part):
+    whose = f"{kind} {name!r} of {owner_of(part)}"
+    with blaming(f"{whose} failed in {step}", owner=part, step=f"{step} of {whose}"):
         yield
 
 
 @contextmanager
-def blaming(what: str, *, owner: object = None) -> Iterator[None]:
+def blaming(
+    what: str, *, owner: object = None, whole: bool = False, step: str = ""
+) -> Iterator[None]:
     """Run a stranger's code; an exception is told behind `what`, with its file and line.
+
+    Args:
+        what: what went wrong if it raises.
+        owner: component or class whose package's innermost line is told; None = the innermost.
+        whole: all that runs is the plugin's, so that an MMRecError which does not name it is
+            told behind `what` like any other.
+        step: what runs, for the journal; "" = what already ran goes on.
 
     Raises:
         PluginError: the code raised what is no MMRecError, or tried to end the program.
     """
+    outer = _JOURNAL.step
+    _JOURNAL.enter(step or outer)
     try:
         yield
-    except MMRecError:
+    except (KeyboardInterrupt, GeneratorExit):
         raise
-    except (Exception, SystemExit) as error:
+    except MMRecError as error:
+        if not whole or isinstance(error, PluginError):
+            raise
+        raise PluginError(f"{what}: {explain(error, owner)}") from error
+    except BaseException as error:  # SystemExit, CancelledError, a panic of Rust code
         # A broken pipe is not ours to pass on: it would end the program as if our own reader had
         # gone, without a word.
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
         raise PluginError(f"{what}: {explain(error, owner)}") from error
+    finally:
+        _JOURNAL.enter(outer)
 
 
 def explain(error: BaseException, owner: object = None) -> str:
@@ -74,7 +116,10 @@ def explain(error: BaseException, owner: object = None) -> str:
         error: as caught.
         owner: component or class whose package's innermost line is told; None = the innermost.
     """
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - the message of a stranger's exception is his code too
+        text = "(its message cannot be shown)"
     if len(text) > _LONGEST:
         text = f"{text[:_LONGEST]} ..."
     # A SyntaxError's message names its file and line itself.

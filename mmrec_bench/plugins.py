@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import pluggy
 
@@ -22,6 +22,8 @@ from mmrec_bench.hookspecs import GROUP
 from mmrec_bench.registry import Entry, Registry
 
 if TYPE_CHECKING:
+    from importlib.abc import Loader
+
     import click
 
 log = logging.getLogger("mmrec_bench")
@@ -30,6 +32,11 @@ OWN_DISTRIBUTION = "mmrec-bench"
 FILES_VARIABLE = "MMREC_PLUGINS"
 """Names one-file plugins to load, separated as in PATH."""
 KINDS = ("dataset", "instructions", "encoder", "model", "metric", "teacher", "tracker")
+
+
+def plural_of(kind: str) -> str:
+    """Return a kind as hooks and pages name many of it: "models", "instructions"."""
+    return kind if kind.endswith("s") else f"{kind}s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,8 @@ class Plugins:
     loaded: list[LoadedPlugin] = field(default_factory=list)
     broken: list[BrokenPlugin] = field(default_factory=list)
     with_commands: set[str] = field(default_factory=set)
+    commands: dict[str, str] = field(default_factory=dict)
+    """Command -> the distribution that added it."""
 
     def __getitem__(self, kind: str) -> Registry:
         return self.registries[kind]
@@ -74,6 +83,20 @@ class Found:
     point: EntryPoint
     distribution: str
     version: str
+
+
+class Origin(NamedTuple):
+    """Where entries come from.
+
+    Attributes:
+        owner: the distribution's name, or the path of a one-file plugin.
+        module: of the hooks.
+        mark: content hash of a one-file plugin; "" = a distribution.
+    """
+
+    owner: str
+    module: str
+    mark: str = ""
 
 
 def find_entry_points() -> list[Found]:
@@ -112,10 +135,11 @@ def load(found: Iterable[Found]) -> Plugins:
 
 def _load_one(plugins: Plugins, found: Found) -> None:
     name = f"{found.distribution}:{found.point.name}"
+    step = f"import of {found.point.name} of {found.distribution}"
     try:
-        with guard.blaming("failed on import"):
-            module = found.point.load()
-        _register(plugins, module, name, found.distribution)
+        with guard.blaming("failed on import", whole=True, step=step):
+            plugin = found.point.load()
+        _register(plugins, plugin, name, Origin(found.distribution, found.point.module))
     except PluginError as error:  # the rest goes on
         _leave_out(plugins, found.point.name, found.distribution, error)
         return
@@ -124,20 +148,20 @@ def _load_one(plugins: Plugins, found: Found) -> None:
     )
 
 
-def _register(plugins: Plugins, module: object, name: str, owner: str, mark: str = "") -> None:
+def _register(plugins: Plugins, module: object, name: str, origin: Origin) -> None:
     """Take a module's hooks into use, all or none of them.
 
     Raises:
         PluginError: a hook is misspelt or raises, or an entry is malformed or taken.
     """
     try:
-        with guard.blaming("failed on registration"):
+        with guard.blaming("failed on registration", whole=True, step=f"registration of {name}"):
             plugins.manager.register(module, name=name)
             plugins.manager.check_pending()
             _check_hooks(plugins, module)
             entries = [(kind, entry) for kind in KINDS for entry in _entries(plugins, module, kind)]
             for i, (kind, entry) in enumerate(entries):
-                plugins[kind].check(entry, owner)
+                plugins[kind].check(entry, origin.owner)
                 if any(entry.name == other.name for k, other in entries[:i] if k == kind):
                     raise PluginError(f"registers the {kind} name {entry.name!r} twice")
     except PluginError:
@@ -145,7 +169,7 @@ def _register(plugins: Plugins, module: object, name: str, owner: str, mark: str
             plugins.manager.unregister(name=name)
         raise
     for kind, entry in entries:
-        plugins[kind].add(entry, owner, mark)
+        plugins[kind].add(entry, *origin)
 
 
 def _check_hooks(plugins: Plugins, module: object) -> None:
@@ -167,15 +191,14 @@ def _leave_out(plugins: Plugins, name: str, owner: str, error: PluginError) -> N
 
 def _entries(plugins: Plugins, module: object, kind: str) -> list[Entry]:
     """Call the module's own register hook of one kind, if it has one."""
-    plural = kind if kind.endswith("s") else f"{kind}s"
-    hook = getattr(plugins.manager.hook, f"mmrec_register_{plural}")
+    name = f"mmrec_register_{plural_of(kind)}"
+    hook = getattr(plugins.manager.hook, name)
     entries: list[Entry] = []
     for implementation in hook.get_hookimpls():
         if implementation.plugin is module:
             returned = implementation.function()
             if not isinstance(returned, Iterable):
-                what = f"mmrec_register_{plural} returned {returned!r:.200}"
-                raise PluginError(f"{what}, expected a list of Entry")
+                raise PluginError(f"{name} returned {returned!r:.200}, expected a list of Entry")
             entries += returned
     return entries
 
@@ -188,6 +211,7 @@ def load_file(plugins: Plugins, path: Path) -> LoadedPlugin:
 
     Raises:
         PluginError: not there, or it fails on import or registration; names the file and line.
+        ConfigError: its name is taken by another module, or is that of no Python file.
     """
     path = path.absolute()
     owner = str(path)
@@ -198,18 +222,20 @@ def load_file(plugins: Plugins, path: Path) -> LoadedPlugin:
         mark = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     except OSError as error:
         raise PluginError(f"plugin file {path} cannot be read: {error.strerror}") from None
-    with guard.blaming(f"plugin file {path} cannot be loaded"):
-        module = _import_file(path)
+    module = _module_of(path)
+    what = f"plugin file {path} cannot be loaded"
+    with guard.blaming(what, whole=True, step=f"import of the file {path}"):
+        _execute(module)
     try:
-        _register(plugins, module, owner, owner, mark)
+        _register(plugins, module, owner, Origin(owner, module.__name__, mark))
     except PluginError as error:
-        raise PluginError(f"plugin file {path} cannot be loaded: {error}") from error
+        raise PluginError(f"{what}: {error}") from error
     plugins.loaded.append(LoadedPlugin(path.stem, owner, mark, module.__name__))
     return plugins.loaded[-1]
 
 
-def _import_file(path: Path) -> ModuleType:
-    """Import a file as a module of its own name.
+def _module_of(path: Path) -> ModuleType:
+    """Return the module that a file will be, which is called after it; nothing runs yet.
 
     Raises:
         ConfigError: there is another module of that name.
@@ -224,14 +250,18 @@ def _import_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"plugin file {path} is no Python file; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
+    return importlib.util.module_from_spec(spec)
+
+
+def _execute(module: ModuleType) -> None:
+    """Run a file's module, which is importable from now on unless it raises."""
+    name, loader = module.__name__, cast("Loader", module.__loader__)
     sys.modules[name] = module  # entries name their classes by it
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
         raise
-    return module
 
 
 def register_commands(plugins: Plugins, cli: "click.Group") -> None:
@@ -241,12 +271,34 @@ def register_commands(plugins: Plugins, cli: "click.Group") -> None:
         if name in plugins.with_commands:
             continue
         plugins.with_commands.add(name)
+        distribution, _, point = name.partition(":")
+        step = f"mmrec_register_commands of {name}"
+        before = dict(cli.commands)
         try:
-            with guard.blaming("failed to register commands"):
+            with guard.blaming("failed to register commands", whole=True, step=step):
                 implementation.function(**{"cli": cli} if implementation.argnames else {})
+            _check_commands(plugins, cli, before, distribution)
         except PluginError as error:
-            distribution, _, point = name.partition(":")
+            cli.commands = before  # all of its commands or none
             _leave_out(plugins, point or name, distribution, error)
+
+
+def _check_commands(
+    plugins: Plugins, cli: "click.Group", before: dict[str, "click.Command"], owner: str
+) -> None:
+    """Raise PluginError where a command that was just added has the name of another."""
+    from click import Context  # noqa: PLC0415 - there already, where there is a group
+
+    taken = set(type(cli)(commands=before).list_commands(Context(cli)))
+    added = [name for name, one in cli.commands.items() if one is not before.get(name)]
+    for name in added:
+        if name in taken:
+            other = plugins.commands.get(name, OWN_DISTRIBUTION)
+            raise PluginError(
+                f"the command {name!r} is registered twice: by {other} and by {owner}; "
+                "rename it, or uninstall one of them"
+            )
+    plugins.commands.update(dict.fromkeys(added, owner))
 
 
 @cache

@@ -65,12 +65,14 @@ class Owned:
     Attributes:
         entry: as registered.
         owner: the distribution's name, or the path of a one-file plugin.
+        module: that registered it, by its hooks; "" where that is not known.
         mark: content hash of a one-file plugin, which is part of a run's identity; "" = a
             distribution, whose version may change without changing what comes out.
     """
 
     entry: Entry
     owner: str
+    module: str = ""
     mark: str = ""
 
 
@@ -103,10 +105,10 @@ class Registry:
                 f"({old.entry.target}) and by {owner} ({entry.target}); uninstall one of them"
             )
 
-    def add(self, entry: Entry, owner: str, mark: str = "") -> None:
+    def add(self, entry: Entry, owner: str, module: str = "", mark: str = "") -> None:
         """Register a name; PluginError as in `check`."""
         self.check(entry, owner)
-        self._owned[entry.name] = Owned(entry, owner, mark)
+        self._owned[entry.name] = Owned(entry, owner, module, mark)
 
     def __iter__(self) -> Iterator[Owned]:
         return iter(self._owned[name] for name in sorted(self._owned))
@@ -139,7 +141,8 @@ class Registry:
         module, _, attribute = owned.entry.target.partition(":")
         whose = f"{self.kind} {name!r} of {owned.owner}"
         try:
-            with guard.blaming(f"{whose} cannot be loaded from {owned.entry.target}"):
+            what = f"{whose} cannot be loaded from {owned.entry.target}"
+            with guard.blaming(what, whole=True, step=f"import of the class of {whose}"):
                 cls = getattr(import_module(module), attribute)
         except PluginError as error:
             if owned.entry.extra and isinstance(error.__cause__, ImportError):

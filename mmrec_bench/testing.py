@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pytest
 
 from mmrec_bench.contract import (
@@ -87,6 +86,18 @@ def _keep(check: Callable[[S], None], subject: S) -> None:
         check(subject)
     except DoesNotApplyError as reason:
         pytest.skip(str(reason))
+
+
+def _asked_by(metric: Metric) -> str:
+    """Return the name that a metric is asked for by: with the cutoff of its Config, if it has one.
+
+    "" where it keeps neither its `config` nor its `k`, so that no one knows.
+    """
+    family = str(metric.name).partition("@")[0]
+    if "k" not in type(metric).Config.model_fields:  # type: ignore[attr-defined]
+        return family
+    k = getattr(getattr(metric, "config", metric), "k", None)
+    return "" if k is None else f"{family}@{k}"
 
 
 class _ComponentTests:
@@ -345,14 +356,10 @@ class MetricTests(_ComponentTests):
         """Rank toy scores (B, C) and return what a metric sees."""
         return toy_outcomes(scores)
 
-    def random_outcomes(self) -> Outcomes:
-        """Return outcomes of random scores."""
-        return self.outcomes(np.random.default_rng(0).normal(size=(10, 6)).tolist())
-
     @pytest.fixture
     def subject(self) -> metrics.MetricSubject:
         """Return what the checks look at."""
-        return metrics.MetricSubject(self.make, self.outcomes)
+        return metrics.MetricSubject(self.make, self.outcomes, _asked_by(self.make()))
 
     def test_it_says_its_name_and_which_way_is_better(self, subject: metrics.MetricSubject) -> None:
         """Tables sort by it."""

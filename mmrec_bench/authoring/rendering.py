@@ -8,6 +8,7 @@ from string import Template
 
 from mmrec_bench.authoring.names import Names
 from mmrec_bench.errors import ConfigError, StorageError
+from mmrec_bench.plugins import plural_of
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def render(names: Names, kind: str) -> dict[str, str]:
         "module": about.module,
         "noun": about.noun,
         "article": article.capitalize(),
-        "plural": kind if kind.endswith("s") else f"{kind}s",
+        "plural": plural_of(kind),
         "summary": about.summary,
         "version": version("mmrec-bench"),
         "commands": "\n".join(commands(names, kind)),

@@ -131,6 +131,14 @@ def group_options_first(arguments: Sequence[str]) -> list[str]:
     return [*front, *rest]
 
 
+def _command_of(words: Sequence[str]) -> str:
+    """Return the command among words whose `--plugin FILE` stand before it; "" = there is none."""
+    for before, word in zip(("", *words), words, strict=False):
+        if not word.startswith("-") and before != "--plugin":
+            return word
+    return ""
+
+
 def _set_up_output(*, quiet: bool, debug: bool) -> None:
     from mmrec_bench.progress import Notices, set_mode  # noqa: PLC0415 - not needed by --help
 
@@ -163,8 +171,13 @@ def main() -> NoReturn:
     if debug:
         logging.getLogger("mmrec_bench").setLevel(logging.DEBUG)
     try:
+        arguments = group_options_first(sys.argv[1:])
+        if _command_of(arguments) == "check-plugin":
+            from mmrec_bench.cli.apart import go_apart  # noqa: PLC0415 - for this command alone
+
+            go_apart()
         register_commands(installed(), cli)
-        cli.main(group_options_first(sys.argv[1:]), standalone_mode=True)
+        cli.main(arguments, standalone_mode=True)
     except MMRecError as error:
         _fail(error, str(error), error.exit_code, debug=debug)
     except OSError as error:

@@ -14,8 +14,8 @@ from mmrec_bench.cli import echo_json
 from mmrec_bench.cli.options import FOLDER
 from mmrec_bench.config import parse_override
 from mmrec_bench.contract.findings import Result
-from mmrec_bench.contract.registered import Asked, check, kinds_of
-from mmrec_bench.errors import ConfigError
+from mmrec_bench.contract.registered import Asked, check, components_of
+from mmrec_bench.errors import ConfigError, MMRecError
 from mmrec_bench.paths import data_root as default_data_root
 from mmrec_bench.plugins import KINDS, installed
 
@@ -73,20 +73,29 @@ def command(
 ) -> None:
     """Check a component against the contract of its kind, and explain each failure.
 
-    A line a check: ok; failed, with what was found, what was expected and how to mend it; or
-    skipped, with the reason. The exit code is 1 where one failed. It learns from and is asked on
-    toy data; a data set reads its own files.
+    NAME may also be that of a distribution, for all its components. A line a check: ok; failed,
+    with what was found, what was expected and how to mend it; or skipped, with the reason. The exit
+    code is 1 where one failed. It learns from and is asked on toy data; a data set reads its own
+    files.
     """
     plugins = installed()
     options = parse_options(overrides)
     reports = []
-    for one in [kind] if kind else kinds_of(plugins, name):
-        plugins[one].find(name.partition("@")[0])
+    parts = [one for one in components_of(plugins, name) if kind in (None, one[0])]
+    if not parts:
+        raise ConfigError(f"{name!r} is no {kind}, and has none")
+    for one, part in parts:
         with tempfile.TemporaryDirectory(prefix="mmrec-check-") as folder:
             root = data_root or default_data_root()
-            results = check(Asked(one, name, options, root, Path(folder), device), plugins)
-        owner = plugins[one].find(name.partition("@")[0]).owner
-        reports.append(Report(one, name, owner, results))
+            asked = Asked(one, part, options, root, Path(folder), device)
+            try:
+                results = check(asked, plugins)
+            except MMRecError as error:
+                if len(parts) == 1:
+                    raise
+                results = [not_loaded(error)]  # and the others go on
+        owner = plugins[one].find(part.partition("@")[0]).owner
+        reports.append(Report(one, part, owner, results))
     if as_json:
         echo_json([asdict(report) for report in reports])
     else:
@@ -95,6 +104,13 @@ def command(
             click.echo("\n".join(lines(report.checks)))
     if any(result.outcome == "failed" for report in reports for result in report.checks):
         sys.exit(1)
+
+
+def not_loaded(error: MMRecError) -> Result:
+    """Return what is said of a component that cannot be checked at all."""
+    mend = "mend what it says, or check it alone (--kind) with its options"
+    rule = "it can be loaded with its options"
+    return Result("load", rule, "failed", str(error), "no exception", mend)
 
 
 def parse_options(overrides: Sequence[str]) -> dict[str, Any]:

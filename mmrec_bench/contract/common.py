@@ -22,13 +22,17 @@ HEAVY = frozenset(
 )
 """Packages that take a tenth of a second or more to import."""
 
-_LOOK = """
+_FOUND = "mmrec-bench found: "
+"""Before our line: a plugin may print when it is imported, and when Python ends."""
+
+_LOOK = f"""
 import json, sys
 sys.path[:] = json.loads(sys.argv[2])
 import mmrec_bench.hookspecs, mmrec_bench.registry
 before = set(sys.modules)
 __import__(sys.argv[1])
-print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - before})))
+found = sorted({{name.partition(".")[0] for name in set(sys.modules) - before}})
+print("\\n{_FOUND}" + json.dumps(found), flush=True)
 """
 
 
@@ -113,17 +117,19 @@ def check_light_import(module: str) -> None:
         [sys.executable, "-c", _LOOK, module, json.dumps(sys.path)],
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
         stdin=subprocess.DEVNULL,
     )
-    reason = done.stderr.strip().splitlines()
+    reason = done.stderr.strip().splitlines() or [f"Python ended with {done.returncode}"]
+    told = [line for line in done.stdout.splitlines() if line.startswith(_FOUND)]
     demand(
-        done.returncode == 0,
-        f"import {module} failed: {reason[-1] if reason else done.returncode}",
+        bool(told),
+        f"import {module} failed: {reason[-1]}",
         "that the module of the hooks can be imported alone",
         "import what it needs, or move it into the module of the class",
     )
-    heavy = sorted(HEAVY & set(json.loads(done.stdout.splitlines()[-1])))
+    heavy = sorted(HEAVY & set(json.loads(told[-1].removeprefix(_FOUND))))
     demand(
         not heavy,
         f"import {module} imports {', '.join(heavy)}",

@@ -10,6 +10,7 @@ import numpy as np
 from mmrec_bench.contract.findings import Check, DoesNotApplyError, demand
 from mmrec_bench.errors import ConfigError, DataMissingError
 from mmrec_bench.interfaces import Dataset
+from mmrec_bench.registry import NAME_RULE, is_name
 from mmrec_bench.types import DataCard, RecData
 
 
@@ -76,6 +77,12 @@ def check_columns(subject: DatasetSubject) -> None:
             f"{np.dtype(dtype)} ({len(rows)},)",
             build,
         )
+    demand(
+        bool(np.isfinite(rows.rating).all()),
+        f"{int((~np.isfinite(rows.rating)).sum())} ratings that are NaN or infinite",
+        "finite ratings, 1.0 where there is none",
+        "leave out such rows, or give Interactions.build no ratings",
+    )
     for name, size in (("user", len(data.users)), ("item", len(data.catalog))):
         column = getattr(rows, name)
         demand(
@@ -132,10 +139,10 @@ def check_name(subject: DatasetSubject) -> None:
     """The name in records is fit for a folder."""
     name = subject.data.name
     demand(
-        bool(name) and not set(name) & set("/\\\0") and not name.startswith("."),
+        is_name(name),
         f"name {name!r}",
-        "a name that a folder can have: records lie in one of this name",
-        "use letters, digits, '-', '_' and '.'",
+        f"{NAME_RULE}: records lie in a folder of this name",
+        "rename it; `run` refuses such a data set",
     )
 
 

@@ -82,8 +82,9 @@ def run_check(check: Check[S], subject: S, part: object = None) -> Result:
         part: the component's class, so that a failure tells the line in its package.
     """
     name, rule = check.name, check.rule
+    whose = f" of {part.__name__} of {guard.owner_of(part)}" if isinstance(part, type) else ""
     try:
-        with guard.blaming("it raised", owner=part):
+        with guard.blaming("it raised", owner=part, step=f"check {name!r}{whose}"):
             try:
                 check.run(subject)
             except BrokenContractError as broken:

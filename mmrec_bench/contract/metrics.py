@@ -66,8 +66,16 @@ def check_value(subject: MetricSubject) -> None:
         "return Measurement.mean(per_case), or Measurement(value) for a list-level metric",
     )
     per_case, n = measured.per_case, len(outcomes.ranks)
+    demand(
+        not np.isinf(measured.value) and (per_case is None or not np.isinf(per_case).any()),
+        f"an infinite value: {measured.value}, or that of a case",
+        "a finite value, or NaN where it is undefined",
+        "return NaN where a division by zero leaves it undefined",
+    )
     if per_case is None:
-        raise DoesNotApplyError("a list-level metric has no value a case")
+        undefined = "it is undefined on the toy outcomes"
+        listed = "a list-level metric has no value a case"
+        raise DoesNotApplyError(undefined if np.isnan(measured.value) else listed)
     demand(
         per_case.shape == (n,),
         f"per_case of shape {per_case.shape}",
@@ -83,6 +91,8 @@ def check_value(subject: MetricSubject) -> None:
         rtol=1e-6,
         atol=1e-12,
     )
+    if np.isnan(measured.value):
+        raise DoesNotApplyError("it is undefined on the toy outcomes")
 
 
 def check_alone(subject: MetricSubject) -> None:

@@ -1,9 +1,7 @@
 """The contract of a `Recommender`."""
 
-import pickletools
 import random
 import sys
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec_bench.contract.findings import Check, DoesNotApplyError, demand, demand_equal
+from mmrec_bench.contract.pickles import is_pickled
 from mmrec_bench.contract.toys import TOY_PROTOCOL, toy_vectors
 from mmrec_bench.examples import TrainingExamples
 from mmrec_bench.interfaces import Recommender, TrainingData
-from mmrec_bench.types import FloatArray, Int32Array, Queries, Ragged, Scores, Split
+from mmrec_bench.types import BoolArray, FloatArray, Int32Array, Queries, Ragged, Scores, Split
 
 _ALONE = "a query's score depends on that query alone"
 
@@ -44,12 +43,23 @@ class RecommenderSubject:
     def __post_init__(self) -> None:
         """Keep a copy of what is given, before any check lets the recommender see it."""
         self.before = {name: array.copy() for name, array in self.shared().items()}
+        self.catalog_before = self.catalog()
+
+    def catalog(self) -> dict[str, list[Any]]:
+        """Return a copy of the catalog's columns, which may be read alone too, by name."""
+        catalog = self.data.catalog
+        return {
+            "data.catalog.title": list(catalog.title),
+            "data.catalog.text": list(catalog.text or ()),
+            "data.catalog.attributes": [dict(one) for one in catalog.attributes or ()],
+        }
 
     def shared(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that a recommender may read and not write, by name."""
         found: dict[str, NDArray[Any]] = {
             "queries.user": self.queries.user,
             "queries.history": self.queries.history.values,
+            "queries.history.offsets": self.queries.history.offsets,
             "data.interactions.user": self.data.interactions.user,
             "data.interactions.item": self.data.interactions.item,
             "data.interactions.rating": self.data.interactions.rating,
@@ -64,6 +74,13 @@ class RecommenderSubject:
     def fitted(self) -> Recommender:
         """A recommender that was fitted with seed 0."""
         return self.given if self.given is not None else self.fit(self.data, "fitted")
+
+    def fewer(self, kept: BoolArray) -> TrainingData:
+        """Return the data with some of its train interactions (n,) alone."""
+        train = self.data.interactions.take(kept)
+        split = replace(self.split, train=train)
+        examples = TrainingExamples.from_split(split, TOY_PROTOCOL, seed=0)
+        return replace(self.data, interactions=train, examples=examples, n_examples=len(examples))
 
     def fit(self, data: TrainingData, scratch: str, seed: int = 0) -> Recommender:
         """Return a new recommender, fitted in a scratch folder of its own."""
@@ -134,11 +151,21 @@ def check_scores(subject: RecommenderSubject) -> None:
         "score queries.candidates (B, C), not the catalog",
     )
     demand(values.dtype == np.float32, str(values.dtype), "float32", "add .astype(np.float32)")
+    _demand_finite(values)
     demand(
         not np.isnan(values).all(),
         "NaN for every candidate of every query",
         "scores; NaN = left out, which counts as a miss",
         "look for a division by zero, or for a model that was never fitted",
+    )
+
+
+def _demand_finite(values: NDArray[Any]) -> None:
+    demand(
+        not np.isinf(values).any(),
+        f"{int(np.isinf(values).sum())} infinite scores",
+        "finite ones; NaN = left out",
+        "give NaN for what is not scored, and look for a division by zero or a log of zero",
     )
 
 
@@ -182,6 +209,13 @@ def check_given(subject: RecommenderSubject) -> None:
             f"{name} as it was: other models of the call read it too",
             "work on a copy",
         )
+    for name, column in subject.catalog().items():
+        demand(
+            column == subject.catalog_before[name],
+            f"another {name} than before",
+            f"{name} as it was: other models of the call read it too",
+            "work on a copy",
+        )
 
 
 def check_seed(subject: RecommenderSubject) -> None:
@@ -192,10 +226,10 @@ def check_seed(subject: RecommenderSubject) -> None:
     if (torch := sys.modules.get("torch")) is not None:
         torch.manual_seed(123)
     before = _global_state()
-    again = subject.fit(subject.data, "again")
+    again = _score(subject.fit(subject.data, "again"), subject.queries)
     untouched = _global_state() == before
     demand_equal(
-        _score(again, subject.queries),
+        again,
         first,
         "the same scores from the same seed",
         "draw from np.random.default_rng(seed), or a torch.Generator that is seeded with it",
@@ -220,6 +254,8 @@ def check_restore(subject: RecommenderSubject) -> None:
     folder = subject.folder / "saved"
     folder.mkdir(parents=True, exist_ok=True)
     subject.fitted.save(folder)
+    # What is kept in the class or the module is that of another fit by then.
+    subject.fit(subject.fewer(np.arange(len(subject.data.interactions)) % 2 == 0), "half")
     restored = subject.make()
     restored.restore(folder, subject.data)
     demand_equal(
@@ -236,7 +272,9 @@ def check_no_pickles(subject: RecommenderSubject) -> None:
     folder = subject.folder / "saved-for-pickles"
     folder.mkdir(parents=True, exist_ok=True)
     subject.fitted.save(folder)
-    pickled = [path.name for path in sorted(folder.rglob("*")) if path.is_file() and _pickled(path)]
+    pickled = [
+        path.name for path in sorted(folder.rglob("*")) if path.is_file() and is_pickled(path)
+    ]
     demand(
         not pickled,
         f"pickles in {', '.join(pickled)}",
@@ -245,49 +283,24 @@ def check_no_pickles(subject: RecommenderSubject) -> None:
     )
 
 
-def _pickled(path: Path) -> bool:
-    """Say whether a file is, or holds, a pickle: pickle, torch.save, joblib, object arrays."""
-    if path.suffix in {".pkl", ".pickle", ".joblib"}:
-        return True
-    content = path.read_bytes()
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            parts = [archive.read(name) for name in archive.namelist()]
-    else:
-        parts = [content]
-    return any(_is_pickle(part) for part in parts)
-
-
-def _is_pickle(content: bytes) -> bool:
-    if content.startswith(b"\x93NUMPY"):
-        return b"'descr': '|O'" in content[:256]
-    if content[:1] != b"\x80" or content[1:2] not in {b"\x02", b"\x03", b"\x04", b"\x05"}:
-        return False
-    try:
-        return next(iter(pickletools.genops(content)))[0].name == "PROTO"
-    except (ValueError, StopIteration):
-        return False
-
-
 def check_cold(subject: RecommenderSubject) -> None:
     """An empty history and a list of one candidate are legal."""
     queries = Queries(np.array([0], np.int32), Ragged.from_rows([[]]), np.array([[3]], np.int32))
-    found = _score(subject.fitted, queries).shape
+    found = _score(subject.fitted, queries)
     demand(
-        found == (1, 1),
-        f"shape {found} for one query with an empty history and one candidate",
-        "(1, 1)",
+        found.shape == (1, 1) and found.dtype == np.float32,
+        f"{found.dtype} {found.shape} for one query with an empty history and one candidate",
+        "float32 (1, 1)",
         "answer a user without a history, e.g. by popularity",
     )
+    _demand_finite(found)
 
 
 def check_unseen(subject: RecommenderSubject) -> None:
     """Users and items without a train interaction are legal, in histories and among candidates."""
     split, rows = subject.split, subject.data.interactions
     user, item = len(split.users) - 1, int(split.train.item[0])
-    train = rows.take((rows.user != user) & (rows.item != item))
-    examples = TrainingExamples.from_split(replace(split, train=train), TOY_PROTOCOL, seed=0)
-    data = replace(subject.data, interactions=train, examples=examples, n_examples=len(examples))
+    data = subject.fewer((rows.user != user) & (rows.item != item))
     other = (item + 1) % len(split.catalog)
     queries = Queries(
         np.array([user, user], np.int32),

@@ -1,11 +1,13 @@
 """Runs the contract on a registered component."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmrec_bench import guard
+from mmrec_bench.config import ComponentConfig
 from mmrec_bench.contract import (
     common,
     datasets,
@@ -16,7 +18,13 @@ from mmrec_bench.contract import (
     toys,
 )
 from mmrec_bench.contract.findings import Result, run_check, run_checks
-from mmrec_bench.errors import ConfigError, DataMissingError, UnknownNameError
+from mmrec_bench.errors import (
+    ConfigError,
+    DataMissingError,
+    MMRecError,
+    PluginError,
+    UnknownNameError,
+)
 from mmrec_bench.interfaces import (
     ChoosesInstructions,
     EstimatesCost,
@@ -28,6 +36,8 @@ from mmrec_bench.interfaces import (
 from mmrec_bench.plugins import Plugins
 from mmrec_bench.registry import split_cutoff
 from mmrec_bench.types import RecData, Split
+
+log = logging.getLogger("mmrec_bench")
 
 _CUTOFF = 10
 
@@ -53,16 +63,26 @@ class Asked:
     device: str = "cpu"
 
 
-def kinds_of(plugins: Plugins, name: str) -> list[str]:
-    """Return the kinds in which a name (without its cutoff) is registered.
+def components_of(plugins: Plugins, name: str) -> list[tuple[str, str]]:
+    """Return kind and name of each component that is called so, or is of that distribution.
+
+    A metric keeps the cutoff that it is asked for with.
 
     Raises:
+        PluginError: it is a plugin, or a distribution of one, that is left out; says why.
         UnknownNameError: in none; lists the nearest of all kinds.
     """
     family = name.partition("@")[0]
-    found = [kind for kind, registry in plugins.registries.items() if family in registry.names()]
+    kinds = plugins.registries
+    found = [(kind, name) for kind in kinds if family in plugins[kind].names()] or [
+        (kind, one.entry.name) for kind in kinds for one in plugins[kind] if one.owner == name
+    ]
     if not found:
-        known = {name for registry in plugins.registries.values() for name in registry.names()}
+        for one in plugins.broken:
+            if name in (one.name, one.distribution):
+                whose = f"plugin {one.name} of {one.distribution}"
+                raise PluginError(f"{whose} is left out: {one.reason}")
+        known = {name for registry in kinds.values() for name in registry.names()}
         raise UnknownNameError("plugin", name, known)
     return found
 
@@ -84,7 +104,7 @@ def check(asked: Asked, plugins: Plugins) -> list[Result]:
         options = {**cutoff, **options}
     config = registry.configure(family, options, asked.kind)
     owned, cls = registry.find(family), registry.load(family)
-    module = None if owned.mark else _hook_module(plugins, owned.owner, asked.kind, family)
+    module = None if owned.mark else owned.module
     component = common.Component(cls, config, module, family)
 
     def make() -> Any:  # noqa: ANN401 - of any kind
@@ -96,7 +116,8 @@ def check(asked: Asked, plugins: Plugins) -> list[Result]:
         reason = f"what a {asked.kind} does costs time or money; run its own tests"
         return [*results, Result("use", f"a {asked.kind} does its work", "skipped", reason=reason)]
     name = f"{family}@{options['k']}" if asked.kind == "metric" and "k" in options else family
-    return [*results, *kind(_Made(asked, plugins, cls, make, name))]
+    made = _Made(asked, plugins, cls, config, make, name)
+    return [*results, *_use(kind, made)]
 
 
 @dataclass(frozen=True)
@@ -104,26 +125,23 @@ class _Made:
     asked: Asked
     plugins: Plugins
     cls: type[Any]
+    config: ComponentConfig
     make: Callable[[], Any]
     name: str
 
-    @property
-    def config(self) -> Any:  # noqa: ANN401 - of any component
-        family = self.name.partition("@")[0]
-        return self.plugins[self.asked.kind].configure(family, self.asked.options, self.asked.kind)
 
-
-def _hook_module(plugins: Plugins, owner: str, kind: str, name: str) -> str | None:
-    """Return the module of the hook that registered a name."""
-    plural = kind if kind.endswith("s") else f"{kind}s"
-    hook = getattr(plugins.manager.hook, f"mmrec_register_{plural}")
-    for implementation in hook.get_hookimpls():
-        if implementation.plugin_name.partition(":")[0] != owner:
-            continue
-        if any(entry.name == name for entry in implementation.function()):
-            module: str = implementation.plugin.__name__
-            return module
-    return None
+def _use(kind: "Callable[[_Made], list[Result]]", made: _Made) -> list[Result]:
+    """Run the checks of a kind; where they cannot be prepared, that is what failed."""
+    try:
+        with guard.blaming("it raised", owner=made.cls, step=f"checks of {made.name}"):
+            return kind(made)
+    except MMRecError as error:
+        log.debug("the checks of %s:", made.name, exc_info=error)
+        ours = not isinstance(error, PluginError)
+        mend = "do what it says; -o sets options" if ours else "mend the line that is named"
+        mend += "; --debug prints the traceback"
+        rule = "it can be prepared for its checks"
+        return [Result("use", rule, "failed", str(error), "no exception", mend)]
 
 
 def _check_model(made: _Made) -> list[Result]:
@@ -159,7 +177,7 @@ def _skipped(reason: str) -> list[Result]:
     return [Result(one.name, one.rule, "skipped", reason=reason) for one in recommenders.CHECKS]
 
 
-def _builder(made: _Made, config: Any, split: Split) -> InstructionBuilder:  # noqa: ANN401
+def _builder(made: _Made, config: ComponentConfig, split: Split) -> InstructionBuilder:
     """Build the instruction builder that a model would choose."""
     chosen = "ranking"
     if issubclass(made.cls, ChoosesInstructions):
@@ -169,13 +187,14 @@ def _builder(made: _Made, config: Any, split: Split) -> InstructionBuilder:  # n
     builder: InstructionBuilder = registry.create(
         chosen, registry.configure(chosen, {}, "instructions")
     )
-    _prepare(builder, split)
+    _prepare(builder, split, chosen)
     return builder
 
 
-def _prepare(builder: object, split: Split) -> None:
+def _prepare(builder: object, split: Split, name: str) -> None:
     if isinstance(builder, PreparesInstructions):
-        builder.prepare(toys.toy_context(split, toys.toy_vectors(split.catalog)))
+        with guard.calling("instructions", name, builder, "prepare"):
+            builder.prepare(toys.toy_context(split, toys.toy_vectors(split.catalog)))
 
 
 def _check_instructions(made: _Made) -> list[Result]:
@@ -183,7 +202,7 @@ def _check_instructions(made: _Made) -> list[Result]:
 
     def make() -> InstructionBuilder:
         builder: InstructionBuilder = made.make()
-        _prepare(builder, split)
+        _prepare(builder, split, made.name)
         return builder
 
     subject = instructions.InstructionSubject(make, split)

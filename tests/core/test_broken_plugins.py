@@ -1,5 +1,6 @@
 """The distribution tests/third_party/broken-plugins fails in every way, and nothing else does."""
 
+import asyncio
 import errno
 import json
 import os
@@ -16,6 +17,8 @@ from mmrec_bench.errors import ConfigError, PluginError
 BROKEN = Path(__file__).parents[1] / "third_party" / "broken-plugins"
 LEFT_OUT = {
     "exits-on-import": "failed on import: SystemExit: this plugin needs another Python",
+    "mmrec-error-on-import": "failed on import: ConfigError: set MY_KEY first",
+    "panics-on-import": "failed on import: PanicError: index out of bounds",
     "raises-on-import": "failed on import: ModuleNotFoundError: No module named 'no_such_package",
     "raises-on-registration": "failed on registration: KeyError: 'models'",
     "raises-in-commands": "failed to register commands: AttributeError",
@@ -170,6 +173,44 @@ def test_a_broken_pipe_and_a_file_that_may_not_be_read_are_told_with_their_step(
         guard.calling("model", "m", str, "restore"),
     ):
         raise error
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, SystemExit, BaseException])
+def test_what_is_no_exception_of_the_usual_kind_is_told_like_any_other(
+    kind: type[BaseException],
+) -> None:
+    with (
+        pytest.raises(PluginError, match=rf"failed in fit: {kind.__name__}: stop"),
+        guard.calling("model", "m", str, "fit"),
+    ):
+        raise kind("stop")
+
+
+def test_an_exception_whose_message_raises_is_told_without_it() -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    shown = r"x: MuteError: \(its message cannot be shown\)"
+    with pytest.raises(PluginError, match=shown), guard.blaming("x"):
+        raise MuteError
+
+
+def test_where_all_that_runs_is_a_plugins_an_error_made_on_purpose_is_told_with_its_name() -> None:
+    told = "x: ConfigError: mine"
+    with pytest.raises(PluginError, match=told), guard.blaming("x", whole=True):
+        raise ConfigError("mine")
+    with pytest.raises(PluginError, match=r"^named$"), guard.blaming("x", whole=True):
+        raise PluginError("named")
+
+
+def test_a_journal_hears_whose_code_is_entered_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(guard, "_JOURNAL", guard._Journal())
+    guard.keep_journal(heard.append)
+    with guard.blaming("x", step="check"), guard.calling("model", "m", str, "fit"):
+        pass
+    assert heard == ["check", "fit of model 'm' of builtins", "check", ""]
 
 
 def test_a_long_message_of_many_lines_is_one_short_line() -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from mmrec_bench.cli.check_plugin import lines, parse_options
 from mmrec_bench.contract.findings import Check, Result, demand, run_check
-from mmrec_bench.contract.registered import Asked, check, kinds_of
+from mmrec_bench.contract.registered import Asked, check, components_of
 from mmrec_bench.errors import ConfigError, PluginError, UnknownNameError
-from mmrec_bench.plugins import KINDS, installed
+from mmrec_bench.plugins import KINDS, BrokenPlugin, installed, load
 from mmrec_bench.registry import Entry, Registry
 
 LEAKY = """
@@ -138,13 +138,34 @@ def test_every_built_in_metric_keeps_its_contract(name: str, tmp_path: Path) -> 
 def test_a_name_of_several_kinds_is_checked_as_each() -> None:
     plugins = installed()
     for name in ("popularity", "ranking", "ndcg"):
-        assert kinds_of(plugins, name) == [kind for kind in KINDS if name in plugins[kind].names()]
-    assert kinds_of(plugins, "ndcg@10") == ["metric"]
+        kinds = [kind for kind in KINDS if name in plugins[kind].names()]
+        assert components_of(plugins, name) == [(kind, name) for kind in kinds]
+    assert components_of(plugins, "ndcg@10") == [("metric", "ndcg@10")]
 
 
 def test_an_unknown_name_lists_the_nearest_of_all_kinds() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'popularity'"):
-        kinds_of(installed(), "popularty")
+        components_of(installed(), "popularty")
+
+
+def test_a_distributions_name_stands_for_all_that_it_registers() -> None:
+    plugins = load([])
+    plugins["metric"].add(Entry("b_metric", "b:Metric", ""), "b-plugins")
+    plugins["model"].add(Entry("b-model", "b:Model", ""), "b-plugins")
+    plugins["model"].add(Entry("c-model", "c:Model", ""), "c-plugins")
+    found = components_of(plugins, "b-plugins")
+    assert found == [("model", "b-model"), ("metric", "b_metric")]
+
+
+def test_a_component_that_cannot_be_loaded_leaves_the_others_to_be_checked(leaky: Path) -> None:
+    path = leaky.parent / "pair_plugin.py"
+    gone = ', Entry("gone", "no_such_module:Gone", "")]'
+    path.write_text(
+        LEAKY.replace("leaky_plugin", "pair_plugin").replace('rules")]', f'rules"){gone}')
+    )
+    done = mmrec("check-plugin", path, "--plugin", path, check=1)
+    assert "FAILED  load      it can be loaded with its options" in done.stdout
+    assert "found     pickles in c.pkl" in done.stdout
 
 
 def test_an_option_that_does_not_fit_is_told(tmp_path: Path) -> None:
@@ -158,6 +179,24 @@ def test_an_entry_whose_options_do_not_fit_its_class_is_blamed_itself() -> None:
     registry.add(Entry("odd", target, "", options={"speed": 3}), "some-distribution")
     with pytest.raises(PluginError, match=r"'odd' of some-distribution: the options of its Entry"):
         registry.configure("odd", {}, "model")
+
+
+def test_what_cannot_be_prepared_is_a_failed_check_beside_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "leaky_plugin.py"
+    resolve = "    @classmethod\n    def resolve(cls, config, *, device): 1 / 0\n"
+    path.write_text(LEAKY.replace("    def fit", f"{resolve}    def fit"))
+    done = mmrec("check-plugin", "leaky", "--json", "--plugin", path, check=1)
+    outcomes = {one["check"]: one for one in json.loads(done.stdout)[0]["checks"]}
+    assert outcomes["config"]["outcome"] == "ok"
+    assert "failed in resolve: ZeroDivisionError" in outcomes["use"]["found"]
+
+
+def test_a_plugin_that_is_left_out_is_told_with_its_reason() -> None:
+    plugins = load([])
+    plugins.broken.append(BrokenPlugin("torn", "torn-plugins", "failed on import"))
+    for name in ("torn", "torn-plugins"):
+        with pytest.raises(PluginError, match="torn of torn-plugins is left out: failed on import"):
+            components_of(plugins, name)
 
 
 def test_options_are_read_with_and_without_their_section() -> None:

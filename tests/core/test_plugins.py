@@ -4,8 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from mmrec_bench.cli import LazyGroup
 from mmrec_bench.errors import ConfigError, PluginError, UnknownNameError
-from mmrec_bench.plugins import Found, Plugins, find_entry_points, installed, load
+from mmrec_bench.plugins import (
+    Found,
+    Plugins,
+    find_entry_points,
+    installed,
+    load,
+    register_commands,
+)
 from mmrec_bench.registry import Entry, Registry, check_unique, split_cutoff
 
 
@@ -110,6 +118,79 @@ def test_a_plugin_with_one_bad_entry_registers_nothing(plugin_folder: Path) -> N
 def test_an_unknown_name_lists_what_is_known_and_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match=r"did you mean 'popularity'.*known: .*random"):
         installed()["model"].find("popularty")
+
+
+def test_an_error_made_on_purpose_in_a_hook_leaves_out_its_plugin_alone(
+    plugin_folder: Path,
+) -> None:
+    source = REGISTERS.replace("return [", "raise DataFormatError('line 3') #").replace(
+        "import Entry", "import Entry\nfrom mmrec_bench.errors import DataFormatError"
+    )
+    plugins = load_module(plugin_folder, "complaining_plugin", source)
+    assert plugins.broken[0].reason.startswith("failed on registration: DataFormatError: line 3")
+
+
+def test_an_error_made_on_purpose_by_the_module_of_a_class_names_its_distribution(
+    plugin_folder: Path,
+) -> None:
+    (plugin_folder / "needs_a_key.py").write_text(
+        "from mmrec_bench.errors import ConfigError\nraise ConfigError('set MY_KEY')\n"
+    )
+    registry = Registry("model")
+    registry.add(Entry("keyed", "needs_a_key:Keyed", "x"), "dist-keyed")
+    with pytest.raises(PluginError, match=r"'keyed' of dist-keyed .*ConfigError: set MY_KEY"):
+        registry.load("keyed")
+
+
+def test_an_entry_point_may_name_an_object_of_a_module(plugin_folder: Path) -> None:
+    source = REGISTERS.format(name="object", target="a:B")
+    inside = source.replace("def mmrec_register_models()", "def mmrec_register_models(self)")
+    inside = inside.replace("@hookimpl", "class Hooks:\n  @hookimpl").replace("\ndef", "\n  def")
+    (plugin_folder / "object_plugin.py").write_text(f"{inside}\nhooks = Hooks()\n")
+    point = EntryPoint("objects", "object_plugin:hooks", "mmrec_bench")
+    plugins = load([Found(point, "dist-objects", "1.0")])
+    assert not plugins.broken
+    assert plugins["model"].find("object").module == "object_plugin"
+
+
+COMMAND = """
+import click
+from mmrec_bench.hookspecs import hookimpl
+
+@hookimpl
+def mmrec_register_commands(cli):
+    cli.add_command(click.Command({name!r}))
+    cli.add_command(click.Command("another-of-{name}"))
+"""
+
+
+def commands_of(plugins: Plugins) -> list[str]:
+    group = LazyGroup()
+    register_commands(plugins, group)
+    return sorted(group.commands)
+
+
+def test_a_command_named_as_a_built_in_one_is_an_error_that_names_both(
+    plugin_folder: Path,
+) -> None:
+    plugins = load_module(plugin_folder, "hides_run", COMMAND.format(name="run"))
+    assert commands_of(plugins) == ["instructions"]
+    assert "'run' is registered twice: by mmrec-bench and by" in plugins.broken[0].reason
+
+
+def test_a_command_that_another_plugin_has_is_an_error_that_names_both(
+    plugin_folder: Path,
+) -> None:
+    for name in ("first_hello", "second_hello"):
+        (plugin_folder / f"{name}.py").write_text(COMMAND.format(name="hello"))
+    plugins = load(
+        Found(EntryPoint(name, name, "mmrec_bench"), f"dist-{name}", "1.0")
+        for name in ("first_hello", "second_hello")
+    )
+    assert commands_of(plugins) == ["another-of-hello", "hello"]
+    (broken,) = plugins.broken
+    both = "by dist-first_hello and by dist-second_hello"
+    assert f"'hello' is registered twice: {both}" in broken.reason
 
 
 def test_a_class_that_cannot_be_imported_names_its_distribution() -> None:

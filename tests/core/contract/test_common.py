@@ -54,6 +54,22 @@ def test_a_heavy_import_at_the_start_is_named(
         common.check_light_import("torn_hooks")
 
 
+def test_what_a_plugin_prints_on_import_and_at_the_end_is_no_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = "import atexit, sys; sys.stdout.write('hello'); atexit.register(print, 'bye')\n"
+    (tmp_path / "talking_hooks.py").write_text(source)
+    common.check_light_import("talking_hooks")
+
+
+def test_a_module_that_ends_python_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "ending_hooks.py").write_text("import os; os._exit(0)\n")
+    with pytest.raises(BrokenContractError, match="Python ended with 0"):
+        common.check_light_import("ending_hooks")
+
+
 def test_every_check_has_its_own_name() -> None:
     kinds: list[Sequence[Check[Any]]] = [
         recommenders.CHECKS, datasets.CHECKS, instructions.CHECKS, encoders.CHECKS, metrics.CHECKS,

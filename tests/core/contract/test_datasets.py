@@ -47,6 +47,11 @@ def wide(data: RecData) -> RecData:
     return replace(data, interactions=replace(rows, item=wider))
 
 
+def without_ratings(data: RecData) -> RecData:
+    rows = data.interactions
+    return replace(data, interactions=replace(rows, rating=np.full_like(rows.rating, np.nan)))
+
+
 def always_new(data: RecData) -> RecData:
     return replace(data, version=str(random.Random().random()))
 
@@ -57,10 +62,12 @@ def always_new(data: RecData) -> RecData:
         (unsorted, "columns"),
         (out_of_range, "columns"),
         (wide, "columns"),
+        (without_ratings, "columns"),
         (always_new, "version"),
         (lambda data: replace(data, version=""), "version"),
         (lambda data: replace(data, card=replace(data.card, licence="")), "card"),
         (lambda data: replace(data, name="../up"), "name"),
+        (lambda data: replace(data, name="my data"), "name"),
     ],
 )
 def test_a_bad_data_set_is_found(

@@ -4,6 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from pydantic import Field
+
+from mmrec_bench.config import ComponentConfig
+from mmrec_bench.contract import metrics
+from mmrec_bench.contract.findings import BrokenContractError
+from mmrec_bench.testing import MetricTests
+
 SOURCE = """
 import numpy as np
 from mmrec_bench.config import ComponentConfig
@@ -39,3 +47,22 @@ def test_a_fit_that_writes_the_same_into_its_data_each_time_is_found(tmp_path: P
     )
     assert "1 failed" in done.stdout, done.stdout
     assert "expected data.interactions.rating as it was" in done.stdout
+
+
+class Misnamed:
+    higher_is_better = True
+    name = "half@5"
+
+    class Config(ComponentConfig):
+        k: int = Field(5, description="the cutoff")
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+
+def test_a_metric_whose_name_has_another_cutoff_than_its_options_is_found() -> None:
+    tests = MetricTests()
+    tests.make = lambda: Misnamed(Misnamed.Config(k=3))  # type: ignore[assignment,return-value]
+    subject = MetricTests.subject.__wrapped__(tests)  # type: ignore[attr-defined]
+    with pytest.raises(BrokenContractError, match="expected 'half@3'"):
+        metrics.check_says(subject)

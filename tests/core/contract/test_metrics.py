@@ -64,6 +64,11 @@ class Undecided(ToyMetric):
     higher_is_better = "yes"
 
 
+class Endless(ToyMetric):
+    def measure(self, outcomes: Outcomes) -> Measurement:
+        return Measurement(np.inf if len(outcomes.ranks) else np.nan)
+
+
 class Renamed(ToyMetric):
     name = "other"
 
@@ -87,7 +92,19 @@ def test_a_good_metric_fails_nothing() -> None:
         (Writes, "given"),
         (Undecided, "says"),
         (Renamed, "says"),
+        (Endless, "value"),
     ],
 )
 def test_a_bad_metric_is_found(cls: type[ToyMetric], check: str) -> None:
     assert check in check_metric(cls)
+
+
+def test_a_metric_that_is_undefined_on_the_toy_outcomes_is_not_said_to_keep_its_mean() -> None:
+    class Undefined(ToyMetric):
+        def values(self, outcomes: Outcomes) -> np.ndarray[Any, np.dtype[np.float64]]:
+            return np.full(len(outcomes.ranks), np.nan)
+
+    subject = metrics.MetricSubject(Undefined, toys.toy_outcomes, "first")
+    results = {one.check: one for one in run_checks(metrics.CHECKS, subject)}
+    assert results["value"].outcome == "skipped"
+    assert results["value"].reason == "it is undefined on the toy outcomes"

@@ -59,6 +59,24 @@ class AllNan(Good):
         return Scores(np.full_like(super().score(queries).values, np.nan))
 
 
+class Endless(Good):
+    def score(self, queries: Queries) -> Scores:
+        return Scores(np.full_like(super().score(queries).values, np.inf))
+
+
+class EndlessForTheCold(Good):
+    def score(self, queries: Queries) -> Scores:
+        values = super().score(queries).values
+        cold = np.array([len(history) == 0 for history in queries.history])
+        return Scores(np.where(cold[:, None], np.float32(np.inf), values))
+
+
+class WideForTheCold(Good):
+    def score(self, queries: Queries) -> Scores:
+        values: Any = super().score(queries).values
+        return Scores(values if len(queries.history.values) else values.astype(np.float64))
+
+
 class ByBatch(Good):
     def score(self, queries: Queries) -> Scores:
         values = super().score(queries).values
@@ -121,6 +139,26 @@ class SeedsTorch(Good):
         super().fit(data, seed=seed)
 
 
+class SeedsWhenAsked(Good):
+    def score(self, queries: Queries) -> Scores:
+        np.random.seed(0)  # noqa: NPY002 - the point
+        return super().score(queries)
+
+
+class KeepsInTheClass(Good):
+    kept: ClassVar[FloatArray]
+
+    def fit(self, data: TrainingData, *, seed: int) -> None:
+        super().fit(data, seed=seed)
+        type(self).kept = self.counts
+
+    def save(self, folder: Path) -> None:
+        pass
+
+    def restore(self, folder: Path, data: TrainingData) -> None:
+        self.counts = self.kept
+
+
 class ForgetsToSave(Good):
     def save(self, folder: Path) -> None:
         np.save(folder / "counts.npy", self.counts * 0)
@@ -151,6 +189,27 @@ class Sorts(Good):
         if queries.candidates is not None:
             queries.candidates.sort(axis=1)
         return scores
+
+
+class TurnsHistories(Good):
+    def score(self, queries: Queries) -> Scores:
+        scores = super().score(queries)
+        queries.history.offsets[:] = queries.history.offsets[::-1].copy()
+        return scores
+
+
+class RewritesTitles(Good):
+    def fit(self, data: TrainingData, *, seed: int) -> None:
+        super().fit(data, seed=seed)
+        titles: Any = data.catalog.title
+        titles[0] = "the best"
+
+
+class RewritesAttributes(Good):
+    def fit(self, data: TrainingData, *, seed: int) -> None:
+        super().fit(data, seed=seed)
+        attributes: Any = data.catalog.attributes
+        attributes[0]["material"] = "gold"
 
 
 class FillsVectors(Good):
@@ -193,6 +252,9 @@ MODELS: list[tuple[type[Good], str]] = [
     (WrongShape, "scores"),
     (Float64, "scores"),
     (AllNan, "scores"),
+    (Endless, "scores"),
+    (EndlessForTheCold, "cold"),
+    (WideForTheCold, "cold"),
     (ByBatch, "batch"),
     (ByNeighbour, "batch"),
     (ByPlace, "order"),
@@ -204,12 +266,17 @@ MODELS: list[tuple[type[Good], str]] = [
     (SeedsTheWorld, "seed"),
     (SeedsTorch, "seed"),
     (ReturnsAnArray, "batch"),
+    (SeedsWhenAsked, "seed"),
     (ForgetsToSave, "restore"),
+    (KeepsInTheClass, "restore"),
     (Pickles, "pickles"),
     (SavesByTorch, "pickles"),
     (SavesObjects, "pickles"),
     (Sorts, "given"),
     (FillsVectors, "given"),
+    (TurnsHistories, "given"),
+    (RewritesTitles, "given"),
+    (RewritesAttributes, "given"),
     (ReadsFrames, "truth"),
     (ReadsClosures, "truth"),
 ]
