@@ -19,7 +19,7 @@ from mmrec_bench.testing import (
     toy_training_data,
     toy_vectors,
 )
-from mmrec_bench.types import Interactions, Queries, Ragged, RecData
+from mmrec_bench.types import Interactions, Queries, Ragged, RecData, Review
 from mmrec_plugins.models.p5.network import Adapter, VIP5Network
 from mmrec_plugins.models.p5.recommender import P5
 from mmrec_plugins.models.p5.vip5 import VIP5
@@ -69,6 +69,27 @@ def test_enough_beams_find_every_item_with_its_exact_likelihood(ids: str, tmp_pa
     recommender.save(tmp_path / "saved")
     exact.restore(tmp_path / "saved", data)
     np.testing.assert_allclose(found, exact.score(queries).values, rtol=1e-4)
+
+
+def test_reviews_are_learnt_from_and_their_words_are_known_again(tmp_path: Path) -> None:
+    data = toy(tmp_path)
+    rows = data.interactions
+    review = np.full(len(rows), None, np.object_)
+    for n, item in enumerate(rows.item.tolist()):
+        review[n] = Review(f"about {'abcdefgh'[item % 8]}", "Splendid stuff. Never again.")
+    written = replace(data, interactions=replace(rows, review=review))
+    families = {"sequential": 1.0, "review": 1.0, "explanation": 1.0}
+    recommender = p5(families=families, epochs=6, learning_rate=0.01, patience=0)
+    recommender.fit(written, seed=0)
+    facts = recommender.facts()
+    assert float(facts["training_loss_0006"]) < 0.8 * float(facts["training_loss_0001"])
+    assert len(recommender._tokens.word("splendid")) == 1
+    (tmp_path / "saved").mkdir()
+    recommender.save(tmp_path / "saved")
+    again = p5(families=families)
+    again.restore(tmp_path / "saved", written)
+    queries = whole(data.validation)
+    np.testing.assert_array_equal(again.score(queries).values, recommender.score(queries).values)
 
 
 def test_beams_rank_as_many_items_as_there_are_beams_and_none_that_was_seen(
