@@ -3,8 +3,6 @@
 Letters: U users, N items, V = U + N nodes (users first), B pairs of a batch, D size of a vector.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +12,6 @@ from mmrec_plugins.models.graphs import bipartite_adjacency
 from mmrec_plugins.models.multimodal.base import (
     MappedConfig,
     MappedItems,
-    Modality,
     MultimodalRecommender,
     projection,
 )
@@ -24,17 +21,7 @@ from mmrec_plugins.models.sampling import Pairs
 class _Bootstrapped(MappedItems):
     """Also holds the predictor."""
 
-    def __init__(
-        self,
-        n_users: int,
-        n_items: int,
-        size: int,
-        modalities: Mapping[str, Modality],
-        *,
-        train_vectors: bool,
-    ) -> None:
-        super().__init__(n_users, n_items, size, modalities, size, train_vectors=train_vectors)
-        self.predictor = projection(size, size)
+    predictor: nn.Linear
 
 
 class BM3(MultimodalRecommender):
@@ -85,13 +72,16 @@ class BM3(MultimodalRecommender):
         self._adjacency = bipartite_adjacency(
             data.interactions, data.n_users, data.n_items, self.device
         )
-        return _Bootstrapped(
+        module = _Bootstrapped(
             data.n_users,
             data.n_items,
             size,
             self.modalities,
+            size,
             train_vectors=self.config.train_vectors,
         )
+        module.predictor = projection(size, size)
+        return module
 
     def loss(self, batch: Pairs) -> Tensor:
         """Return the () mean loss of B pairs; their negatives are not looked at."""

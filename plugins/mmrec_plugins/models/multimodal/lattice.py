@@ -4,7 +4,7 @@ Letters: U users, N items, V = U + N nodes (users first), B pairs of a batch, D 
 E edges.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,6 @@ from mmrec_plugins.models.graphs import bipartite_adjacency
 from mmrec_plugins.models.multimodal.base import (
     MappedConfig,
     MappedItems,
-    Modality,
     MultimodalRecommender,
 )
 from mmrec_plugins.models.multimodal.item_graphs import (
@@ -37,20 +36,7 @@ from mmrec_plugins.models.sampling import Pairs
 class _Latent(MappedItems):
     """Also holds a weight for each modality."""
 
-    def __init__(
-        self,
-        n_users: int,
-        n_items: int,
-        size: int,
-        modalities: Mapping[str, Modality],
-        mapped_size: int,
-        *,
-        train_vectors: bool,
-    ) -> None:
-        super().__init__(
-            n_users, n_items, size, modalities, mapped_size, train_vectors=train_vectors
-        )
-        self.modality_weight = nn.Parameter(torch.full((len(modalities),), 1.0 / len(modalities)))
+    modality_weight: nn.Parameter
 
 
 class LATTICE(MultimodalRecommender):
@@ -133,7 +119,7 @@ class LATTICE(MultimodalRecommender):
             edges = nearest(one.vectors, one.known, config.k)
             self._given.append((edges, normalised(edges, similarities(edges, one.vectors))))
         self._learned: tuple[Edges, Tensor] | None = None
-        return _Latent(
+        module = _Latent(
             data.n_users,
             data.n_items,
             config.embedding_size,
@@ -141,6 +127,9 @@ class LATTICE(MultimodalRecommender):
             config.feature_size,
             train_vectors=config.train_vectors,
         )
+        n_modalities = len(self.modalities)
+        module.modality_weight = nn.Parameter(torch.full((n_modalities,), 1.0 / n_modalities))
+        return module
 
     def batches(self, rng: np.random.Generator) -> Iterator[Pairs]:
         """Yield the pairs of an epoch, whose first batch makes the learned graph."""
