@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -89,12 +90,34 @@ def test_twenty_killed_runs_end_with_the_record_of_one_that_was_not(tmp_path: Pa
     assert wanted <= set(stages)
 
 
-def test_two_runs_of_one_command_at_once_do_not_harm_each_other(tmp_path: Path) -> None:
-    data, results = tmp_path / "no-data", tmp_path / "results"
-    processes = [start(results, data), start(results, data)]
+def records(processes: list[subprocess.Popen[bytes]]) -> list[dict[str, object]]:
+    """Let the runs end, which must go well, and return their records."""
     outputs = [process.communicate() for process in processes]
     for process, (_, err) in zip(processes, outputs, strict=True):
         assert process.returncode == 0, err.decode()
-    first, second = (json.loads(out)[0] for out, _ in outputs)
+    return [json.loads(out)[0] for out, _ in outputs]
+
+
+def test_two_runs_of_one_command_at_once_do_not_harm_each_other(tmp_path: Path) -> None:
+    data, results = tmp_path / "no-data", tmp_path / "results"
+    first, second = records([start(results, data), start(results, data)])
     assert first["digest"] == second["digest"]
-    assert sum("waiting for it" in err.decode() for _, err in outputs) == 1
+    assert not list(results.rglob("*.tmp"))
+
+
+def test_a_second_run_of_one_command_waits_for_the_first_and_says_so(tmp_path: Path) -> None:
+    data, results = tmp_path / "no-data", tmp_path / "results"
+    holder = start(results, data)
+    while stage(results) == "start":
+        assert holder.poll() is None
+        time.sleep(0.01)
+    holder.send_signal(signal.SIGSTOP)  # it stays in its run until the other has met it there
+    try:
+        waiting = start(results, data)
+        assert waiting.stderr is not None
+        said = next(line for line in waiting.stderr if b"waiting for it" in line)
+    finally:
+        holder.send_signal(signal.SIGCONT)
+    first, second = records([holder, waiting])
+    assert f"process {holder.pid}" in said.decode()
+    assert first["digest"] == second["digest"]
