@@ -58,8 +58,10 @@ def same(one: LanguageModelRecommender, other: LanguageModelRecommender) -> bool
     "options",
     [
         {},
-        {"adapter": "lora", "pre_seq_len": None, "learning_rate": 0.02},
-        {"objective": "ranking", "normalise": "lift"},
+        pytest.param(
+            {"adapter": "lora", "pre_seq_len": None, "learning_rate": 0.02}, marks=pytest.mark.slow
+        ),
+        pytest.param({"objective": "ranking", "normalise": "lift"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_mix_ends_bit_for_bit_as_one_that_was_not(

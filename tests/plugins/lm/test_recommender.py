@@ -65,7 +65,11 @@ def test_it_is_a_recommender(tiny_backbone: Path) -> None:
 
 @pytest.mark.parametrize(
     ("adapter", "rate", "objective"),
-    [("prefix", 0.1, "answer"), ("lora", 0.02, "answer"), ("lora", 0.02, "ranking")],
+    [
+        ("prefix", 0.1, "answer"),
+        pytest.param("lora", 0.02, "answer", marks=pytest.mark.slow),
+        pytest.param("lora", 0.02, "ranking", marks=pytest.mark.slow),
+    ],
 )
 def test_tuning_learns_what_everyone_buys(
     adapter: str, rate: float, objective: str, tiny_backbone: Path, tmp_path: Path
