@@ -1,7 +1,7 @@
 """Whole runs on MovieLens-100k: ours beside RecBole, RecTools, implicit, cornac and LensKit.
 
     python benchmarks/whole_runs.py --data DIR [--peers-python PATH] [--repeats 3]
-    python benchmarks/whole_runs.py --data DIR --models sasrec --repeats 1 --sasrec-epochs 3
+    python benchmarks/whole_runs.py --data DIR --models sasrec-ce --repeats 1 --sasrec-epochs 3
 
 DIR holds u.data and u.item. Each run is a process of its own, start-up, reading, fitting and
 ranking all items for all users included, with threads pinned; the systems take turns. Printed are
@@ -18,9 +18,10 @@ What is compared:
   ratio is that of two whole runs as each project ships them, not of one epoch against another.
 - The others fit once, without validation, and list the top 10 of all users.
 - All get the split that ours makes, in files. General models: 8:1:1 at random by user, all items
-  ranked, train and validation masked. SASRec: leave-one-out, all items ranked, all that a user took
-  before masked; RecBole divides by itself here, and may order interactions of the same second
-  otherwise. Where NDCG@10 is more than 5 % from ours, the row says so.
+  ranked, train and validation masked. SASRec, which all train with a softmax: leave-one-out, all
+  items ranked, all that a user took before masked; RecBole divides by itself here, and may order
+  interactions of the same second otherwise. Where NDCG@10 is more than 5 % from ours, the row says
+  so.
 
 Where RecBole 1.2.1 is not what it says, or takes too long:
 
@@ -149,8 +150,8 @@ def measured(models: list[str], systems: list[str], args: argparse.Namespace) ->
     """Run each model with each system that has it, `repeats` times, in turns."""
     limits = {
         ("recbole", "lightgcn"): args.lightgcn_epochs,
-        ("recbole", "sasrec"): args.sasrec_epochs,
-        ("rectools", "sasrec"): args.rectools_epochs,
+        ("recbole", "sasrec-ce"): args.sasrec_epochs,
+        ("rectools", "sasrec-ce"): args.rectools_epochs,
     }
     runs: Runs = {model: {} for model in models}
     for repeat in range(args.repeats):

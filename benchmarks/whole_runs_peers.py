@@ -62,7 +62,7 @@ RECBOLE = {
     "ease": "EASE",
     "bpr-mf": "BPR",
     "lightgcn": "LightGCN",
-    "sasrec": "SASRec",
+    "sasrec-ce": "SASRec",
 }
 
 
@@ -90,10 +90,10 @@ def recbole(job: Job) -> Quality:
     notes = []
     if job.model == "popularity":
         notes.append("counts an item once a batch: not popularity")
-    if job.model == "sasrec":
+    if job.model == "sasrec-ce":
         notes.append(f"its own figures rank seen items too: {hit_rate:.4f} {ndcg:.4f}")
         hit_rate, ndcg = _masked(job, model, test)
-    if job.model in {"bpr-mf", "lightgcn", "sasrec"}:
+    if job.model in {"bpr-mf", "lightgcn", "sasrec-ce"}:
         done = trainer.start_epoch + len(trainer.train_loss_dict)
         notes.append(f"{done} epochs" + (" (all it was given)" if done == job.epochs else ""))
     return Quality(hit_rate, ndcg, "; ".join(notes))
@@ -115,7 +115,7 @@ def _recbole_settings(job: Job) -> dict[str, Any]:
         "show_progress": False,
         "state": "ERROR",
     }
-    if job.model == "sasrec":
+    if job.model == "sasrec-ce":
         settings["eval_args"] |= {"split": {"LS": "valid_and_test"}, "order": "TO"}
         settings["train_neg_sample_args"] = None  # its SASRec's loss is cross-entropy
     else:
@@ -173,8 +173,8 @@ def rectools(job: Job) -> Quality:
     from rectools.models import EASEModel, ImplicitItemKNNWrapperModel, PopularModel
 
     train, validation, test = divided(job)
-    shown = pd.concat((train, validation)) if job.model == "sasrec" else train
-    more = 0 if job.model == "sasrec" else int(validation.groupby("user").size().max())
+    shown = pd.concat((train, validation)) if job.model == "sasrec-ce" else train
+    more = 0 if job.model == "sasrec-ce" else int(validation.groupby("user").size().max())
     model: Any
     if job.model == "popularity":
         model = PopularModel(popularity="n_interactions")
@@ -201,7 +201,7 @@ def rectools(job: Job) -> Quality:
         user: rows.to_numpy()
         for user, rows in found.sort_values(Columns.Rank).groupby(Columns.User)[Columns.Item]
     }
-    note = f"stopped after {job.epochs} epoch(s)" if job.model == "sasrec" and job.epochs else ""
+    note = f"stopped after {job.epochs} epoch(s)" if job.model == "sasrec-ce" and job.epochs else ""
     return judged(lists, validation, test, note)
 
 
@@ -336,7 +336,7 @@ def judged(
 
 PEERS: dict[str, tuple[Callable[[Job], Quality], tuple[str, ...]]] = {
     "recbole": (recbole, tuple(RECBOLE)),
-    "rectools": (rectools, ("popularity", "item-knn", "ease", "sasrec")),
+    "rectools": (rectools, ("popularity", "item-knn", "ease", "sasrec-ce")),
     "implicit": (implicit, ("item-knn", "bpr-mf")),
     "cornac": (cornac, ("ease", "bpr-mf")),
     "lenskit": (lenskit, ("popularity", "item-knn", "ease")),
