@@ -74,6 +74,18 @@ def test_an_item_whose_vector_is_zero_has_no_edge(vectors: np.ndarray) -> None:
     assert found == [(i, j) for i in others for j in others]
 
 
+@pytest.mark.parametrize("block", [50, 1 << 22])
+def test_an_item_stays_its_own_neighbour_among_equal_ones(
+    vectors: np.ndarray, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(item_graphs, "_BLOCK", block)
+    vectors = vectors.copy()
+    vectors[5:20] = vectors[5]
+    found = pairs(nearest(torch.from_numpy(vectors), np.ones(23, np.bool_), 3))
+    assert {(i, i) for i in range(23)} <= set(found)
+    assert len(found) == len(set(found)) == 23 * 3
+
+
 def test_similarities_are_cosines_and_never_negative(vectors: np.ndarray) -> None:
     edges = Edges(torch.arange(23).repeat_interleave(23), torch.arange(23).repeat(23), 23)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

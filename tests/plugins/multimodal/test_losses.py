@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmrec_bench.testing import toy_split, toy_vectors
-from mmrec_bench.types import Split
+from mmrec_bench.types import FloatArray, Split
 from mmrec_plugins.models.multimodal.base import MultimodalRecommender
 from mmrec_plugins.models.multimodal.bm3 import BM3
 from mmrec_plugins.models.multimodal.freedom import FREEDOM
@@ -28,10 +28,14 @@ def split() -> Split:
 
 
 def built(
-    cls: type[MultimodalRecommender], split: Split, scratch: Path, **options: float
+    cls: type[MultimodalRecommender],
+    split: Split,
+    scratch: Path,
+    modalities: dict[str, FloatArray] | None = None,
+    **options: float,
 ) -> tuple[Any, Weights, Pairs]:
     """Return an untrained model, its weights and a batch."""
-    modalities = {
+    modalities = modalities or {
         "audio": toy_vectors(split.catalog, size=6),
         "image": toy_vectors(split.catalog, size=5, seed=1),
     }
@@ -45,6 +49,14 @@ def built(
     batch = next(iter(model.batches(np.random.default_rng(5))))
     weights = {name: value.detach().double() for name, value in model.module.state_dict().items()}
     return model, weights, batch
+
+
+def with_biases(model: MultimodalRecommender, weights: Weights) -> None:
+    """Give the maps biases, as training does, so that a map of 0 is not 0."""
+    for name in weights:
+        if name.split(".")[0] in {"maps", "networks"} and name.endswith("bias"):
+            weights[name] += torch.linspace(-1, 1, len(weights[name]))
+    model.module.load_state_dict(weights)
 
 
 def features(model: MultimodalRecommender, name: str) -> Tensor:
@@ -134,8 +146,8 @@ def mmgcn_nodes(model: MMGCN, w: Weights, matrix: Tensor) -> Tensor:
     for m in ("audio", "image"):
         at = f"networks.{m}."
         items = features(model, m) @ w[at + "map.weight"].T + w[at + "map.bias"]
+        items[~model.modalities[m].known] = 0
         x = torch.cat((w[at + "preference"], items))
-        # An item without a vector is mapped to the bias, which is 0 before training.
         x = x / x.norm(dim=1, keepdim=True).clamp_min(1e-12)
         for layer in range(2):
             one = f"{at}layers.{layer}."
@@ -150,6 +162,7 @@ def mmgcn_nodes(model: MMGCN, w: Weights, matrix: Tensor) -> Tensor:
 
 def test_mmgcn(split: Split, tmp_path: Path) -> None:
     model, w, batch = built(MMGCN, split, tmp_path, latent_size=3, regularisation=0.4)
+    with_biases(model, w)
     nodes = mmgcn_nodes(model, w, neighbours(split))
     n_users = len(split.users)
     penalty = []
@@ -215,6 +228,7 @@ def test_lattice_learns_its_graph_from_the_first_batch_of_an_epoch(
 def test_bm3(split: Split, tmp_path: Path) -> None:
     options = {"dropout": 0.0, "cl_weight": 1.5, "regularisation": 0.7, "n_layers": 2}
     model, w, batch = built(BM3, split, tmp_path, **options)
+    with_biases(model, w)
     n_users, n_items = len(split.users), len(split.catalog)
     nodes = lightgcn(neighbours(split), torch.cat((w["users"], w["items"])), 2)
     users, items = nodes[:n_users], nodes[n_users:] + w["items"]
@@ -228,13 +242,25 @@ def test_bm3(split: Split, tmp_path: Path) -> None:
     for u, i, _ in zip(*(column.tolist() for column in batch), strict=True):
         loss = c(users[u], items[i]) + c(items[i], users[u])
         for m in ("audio", "image"):
-            e = w[f"maps.{m}.weight"] @ features(model, m)[i] + w[f"maps.{m}.bias"]
-            # An item without a vector is mapped to the bias, which is 0 before training.
-            parts = c(e, items[i]) + c(e, e) if e.norm() > 0 else torch.tensor(2.0)
-            loss = loss + 1.5 * parts
+            if model.modalities[m].known[i]:
+                e = w[f"maps.{m}.weight"] @ features(model, m)[i] + w[f"maps.{m}.bias"]
+                loss = loss + 1.5 * (c(e, items[i]) + c(e, e))
         losses.append(loss)
     norms = 0.7 * (users.norm() + items.norm()) / n_items
     agree(model, batch, torch.stack(losses).mean() + norms)
+
+
+@pytest.mark.parametrize("cls", [BM3, MMGCN, VBPR, LATTICE, FREEDOM])
+@pytest.mark.parametrize("missing", ["some", "all"])
+def test_first_gradients_are_small_where_items_have_no_vector(
+    cls: type[MultimodalRecommender], missing: str, split: Split, tmp_path: Path
+) -> None:
+    vectors = toy_vectors(split.catalog, size=6)
+    vectors[: len(vectors) // 2 if missing == "some" else None] = np.nan
+    model, _, batch = built(cls, split, tmp_path, {"image": vectors})
+    model.loss(batch).backward()
+    found = {name: one.grad for name, one in model.module.named_parameters()}
+    assert max(float(one.abs().max()) for one in found.values() if one is not None) < 100
 
 
 def test_bm3_targets_have_no_gradient_and_are_dropped_out(split: Split, tmp_path: Path) -> None:

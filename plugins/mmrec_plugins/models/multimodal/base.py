@@ -49,10 +49,13 @@ class Modality:
     Attributes:
         vectors: (N, D) float32, finite: an item without a vector has the mean of those with one.
         known: (N,) bool, True = the encoder gave a vector.
+        told: (N,) bool on the device, True = the row is not all 0. Through a map without bias yet,
+            a row of 0 stays 0, where lengths and cosines have gradients without bound.
     """
 
     vectors: Tensor
     known: BoolArray
+    told: Tensor
 
 
 class MultimodalRecommender(FactorRecommender):
@@ -158,8 +161,8 @@ def read_modalities(
                 f"each of {data.n_items} items"
             )
         known = have_vectors(vectors)
-        rows = torch.from_numpy(filled(vectors, known, centre=centre))
-        found[name] = Modality(rows.to(device), known)
+        rows = torch.from_numpy(filled(vectors, known, centre=centre)).to(device)
+        found[name] = Modality(rows, known, rows.any(dim=1))
     return found
 
 

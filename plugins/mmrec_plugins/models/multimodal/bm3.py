@@ -35,7 +35,8 @@ class BM3(MultimodalRecommender):
         + cl_weight sum_m [ C(e_m, e_i) + C(e_m, e_m) ]             (alignment; masked features)
         + regularisation (|E_u| + |E_i|) / N
 
-    and the score is P e_u . P e_i. The second part is of the pair's item.
+    and the score is P e_u . P e_i. The second part is of the pair's item; a modality in which its
+    vector is 0 (it has none, and they are centred) has no part in it.
 
     Departures: the last term has the norms of all users' and of all items' vectors, as the authors'
     code has, where the paper has squares. The encoder's vectors are fixed unless `train_vectors`,
@@ -91,10 +92,13 @@ class BM3(MultimodalRecommender):
         item = items.index_select(0, batch.positive)
         target = self._target(item)
         loss = self._distance(user, target) + self._distance(item, self._target(user))
-        for name in self.modalities:
+        for name, modality in self.modalities.items():
+            told = modality.told.index_select(0, batch.positive)
             view = module.maps[name](module.vectors(name).index_select(0, batch.positive))
-            parts = self._distance(view, target) + self._distance(view, self._target(view))
-            loss = loss + config.cl_weight * parts
+            aligned = self._distance(view, target, told)
+            loss = loss + config.cl_weight * (
+                aligned + self._distance(view, self._target(view), told)
+            )
         norms: Tensor = torch.linalg.norm(users) + torch.linalg.norm(items)
         return loss + config.regularisation * norms / len(items)
 
@@ -106,10 +110,13 @@ class BM3(MultimodalRecommender):
     def _target(self, view: Tensor) -> Tensor:
         return nn.functional.dropout(view.detach(), self.config.dropout)
 
-    def _distance(self, view: Tensor, target: Tensor) -> Tensor:
+    def _distance(self, view: Tensor, target: Tensor, told: Tensor | None = None) -> Tensor:
+        """() mean over (B, D) pairs of C, which is 0 for those that are not `told`."""
         predicted = self.module.predictor(view)
         similarity: Tensor = nn.functional.cosine_similarity(predicted, target, dim=-1)
-        return 1 - similarity.mean()
+        if told is None:
+            return 1 - similarity.mean()
+        return told.float().mean() - similarity.where(told, 0.0).mean()
 
     def _layers(self) -> tuple[Tensor, Tensor]:
         # Without autocast: products of sparse matrices are float32 here.

@@ -68,8 +68,9 @@ class Edges:
 def nearest(vectors: Tensor, known: BoolArray, k: int) -> Edges:
     """Return edges from each known item to the k known items of the largest cosine similarity.
 
-    An item is its own nearest neighbour. Where there are fewer than k known items, all are
-    neighbours. The similarities are computed in blocks of rows.
+    An item is its own nearest neighbour, also among items of the same vector; which of other equal
+    ones stay is arbitrary. Where there are fewer than k known items, all are neighbours. The
+    similarities are computed in blocks of rows.
 
     Args:
         vectors: (N, D) float32; a row of 0 points nowhere and is like none: it has no edges.
@@ -84,6 +85,7 @@ def nearest(vectors: Tensor, known: BoolArray, k: int) -> Edges:
     step = max(1, _BLOCK // max(1, len(items)))
     for start in range(0, len(items), step):
         similarity = unit[start : start + step] @ unit.T
+        similarity.diagonal(start).fill_(torch.inf)  # itself
         found.append(similarity.topk(k, dim=1, sorted=False).indices)
     column = items[torch.cat(found)]
     keys = items[:, None] * len(vectors) + column

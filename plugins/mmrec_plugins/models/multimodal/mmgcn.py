@@ -62,7 +62,8 @@ class MMGCN(MultimodalRecommender):
     """Message passing in a graph of its own for each modality, bridged by shared id vectors.
 
     In modality m a node starts at x^0 = its preference (a user), or its mapped vector (an item),
-    scaled to length 1. A layer is
+    scaled to length 1; an item whose vector is 0 (it has none, and they are centred) starts at 0.
+    A layer is
 
         h = LeakyReLU(mean over neighbours of W1 x)         (aggregation)
         x' = LeakyReLU(W3 h + LeakyReLU(W2 x) + id)         (combination, element-wise)
@@ -142,8 +143,8 @@ class MMGCN(MultimodalRecommender):
         return torch.stack(last).mean(0).float()
 
     def _network(self, name: str) -> Tensor:
-        network = self.module.of(name)
-        items = network.map(self.modalities[name].vectors)
+        network, modality = self.module.of(name), self.modalities[name]
+        items = network.map(modality.vectors).where(modality.told[:, None], 0.0)
         nodes = nn.functional.normalize(torch.cat((network.preference, items)), dim=1)
         for layer in cast("list[_Layer]", network.layers):
             gathered = nn.functional.leaky_relu(self._mean_of_neighbours(layer.gather(nodes)))

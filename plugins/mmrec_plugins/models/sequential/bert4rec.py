@@ -68,14 +68,15 @@ class BERT4Rec(SequentialRecommender):
     """BERT4Rec (Sun et al., CIKM 2019): the cloze task, read in both directions.
 
     A share of each row's items is replaced by a mask, and the network says what stood there, with a
-    softmax over all items (equations 7 and 8: a layer with GELU, the shared item table, and a bias
-    an item): P(v) = softmax(GELU(h W + b) E' + b'), and the loss of a row is the mean of -ln P(v_m)
-    over its hidden items m. In part of the rows only the last item is hidden, which is what a query
-    asks: the history with a mask at its end. Hidden items are drawn anew each epoch; the authors'
-    code draws ten copies and one row with the last item hidden beforehand (hence last_item_share =
-    .1). An empty history is the mask alone. Departures: the shared loop's Adam at 1e-3 without
-    weight decay, linear decay or clipping, where the paper has 1e-4, .01, and both; rows of 50
-    items by default, as in S3-Rec's table.
+    softmax over all items (equation 7: a layer with GELU, the shared item table, and a bias an
+    item): P(v) = softmax(LayerNorm(GELU(h W + b)) E' + b'), and the loss is the mean of -ln P(v_m)
+    over all hidden items m of a batch. In part of the rows only the last item is hidden, which is
+    what a query asks: the history with a mask at its end. Hidden items are drawn anew each epoch;
+    the authors' code draws ten copies and one row with the last item hidden beforehand (hence
+    last_item_share = .1). An empty history is the mask alone. Departures: the LayerNorm, and the
+    mean over a batch where equation 8 has that of each row, both as the authors' code; the shared
+    loop's Adam at 1e-3 without weight decay, linear decay or clipping, where the paper has 1e-4,
+    .01, and both; rows of 50 items by default, as in S3-Rec's table.
     """
 
     class Config(BERT4RecConfig):
