@@ -20,10 +20,14 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor], what: str) -> dict[
         state: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path} cannot be read as {what}: {error}") from error
-    if _shapes_of(state) != _shapes_of(expected):
-        raise ModelError(
-            f"{path} holds {shapes(state)}, but {what} asked for here would hold {shapes(expected)}"
+    held, wanted = _shapes_of(state), _shapes_of(expected)
+    if held != wanted:
+        differ = {name for name in {**held, **wanted} if held.get(name) != wanted.get(name)}
+        there, here = (
+            shapes({name: all_of[name] for name in differ & set(all_of)}) or "no such tensor"
+            for all_of in (state, expected)
         )
+        raise ModelError(f"{path} holds {there}, but {what} asked for here would hold {here}")
     return state
 
 

@@ -32,6 +32,7 @@ def built(
     split: Split,
     scratch: Path,
     modalities: dict[str, FloatArray] | None = None,
+    /,
     **options: float,
 ) -> tuple[Any, Weights, Pairs]:
     """Return an untrained model, its weights and a batch."""

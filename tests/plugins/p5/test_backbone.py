@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import nn
 
 from mmrec_bench.errors import ModelError
 from mmrec_bench.testing import toy_split, toy_training_data
@@ -20,12 +22,19 @@ from mmrec_plugins.models.p5.vip5 import VIP5
 TINY: dict[str, Any] = {"d_model": 16, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2}
 
 
-def write_t5(folder: Path) -> Path:
-    """Write a T5 with random weights in safetensors, as the hub has them."""
+def write_t5(folder: Path, *, v1_1: bool = False) -> Path:
+    """Write a T5 with random weights in safetensors, as the hub has them; v1.1 has its own head."""
     torch.manual_seed(0)
     tokens = make_tokens(["user_ took item next", "yes no"])
     model = backbone.build_t5(P5Config(**TINY), tokens)
+    if v1_1:
+        model.lm_head.weight = nn.Parameter(torch.randn_like(model.shared.weight))
     model.save_pretrained(folder, safe_serialization=True)
+    if v1_1:
+        file = folder / "config.json"
+        settings = json.loads(file.read_text()) | {"tie_word_embeddings": False}
+        del settings["scale_decoder_outputs"]  # which no published file has
+        file.write_text(json.dumps(settings))
     tokens.tokenizer.save_pretrained(folder)
     return folder
 
@@ -39,9 +48,29 @@ def test_the_small_size_is_t5_smalls() -> None:
     assert n_blocks == 60_506_624 - 32_128 * 512
 
 
-def test_a_folder_with_weights_is_taken_over_and_restored_without_it(tmp_path: Path) -> None:
-    folder = write_t5(tmp_path / "t5")
-    config = P5Config(backbone=str(folder), epochs=1, ids="independent", ranking="exact")
+@pytest.mark.parametrize("new_tokens", [0, 5])
+def test_a_head_of_its_own_is_kept(tmp_path: Path, new_tokens: int) -> None:
+    folder = write_t5(tmp_path / "t5", v1_1=True)
+    held = load_file(folder / "model.safetensors")["lm_head.weight"]
+    config = P5Config(backbone=str(folder))
+    tokens = backbone.load_tokens(config, [])
+    tokens.add([f"<item_{number}>" for number in range(new_tokens)])
+    model = backbone.build_t5(config, tokens)
+    for one in (model, backbone.rebuild_t5(backbone.shape_of(model))):
+        assert one.lm_head.weight is not one.shared.weight
+        assert one.lm_head.weight.shape == (len(held) + new_tokens, 16)
+        assert not one.config.scale_decoder_outputs
+    torch.testing.assert_close(model.lm_head.weight[: len(held)], held, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("v1_1", [False, True], ids=["T5", "T5 v1.1"])
+@pytest.mark.parametrize("ids", ["sequential", "independent"])
+def test_a_folder_with_weights_is_taken_over_and_restored_without_it(
+    tmp_path: Path, ids: str, v1_1: bool
+) -> None:
+    folder = write_t5(tmp_path / "t5", v1_1=v1_1)
+    options = {"backbone": str(folder), "epochs": 1, "ids": ids, "ranking": "exact"}
+    config = P5Config.model_validate(options)
     data = toy_training_data(toy_split(), tmp_path)
     recommender = P5(config)
     recommender.fit(data, seed=0)

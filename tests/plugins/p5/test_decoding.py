@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
@@ -14,7 +14,7 @@ from mmrec_plugins.models.p5.decoding import (
     beam_search,
     encode_sources,
 )
-from mmrec_plugins.models.p5.likelihood import score_candidates, score_catalog
+from mmrec_plugins.models.p5.likelihood import Normalise, score_candidates, score_catalog
 from mmrec_plugins.models.p5.trie import ItemTrie
 from tests.plugins.p5.plain_decoding import (
     END,
@@ -354,6 +354,38 @@ def test_a_head_that_is_no_linear_layer_is_refused() -> None:
     model = tiny_t5()
     model.lm_head = nn.Sequential(model.lm_head)
     with pytest.raises(ModelError, match="head of the T5 is a Sequential"):
+        encode_sources(model, *sources(2, 5))
+
+
+@pytest.mark.parametrize("normalise", ["vocabulary", "allowed"])
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_source_whose_beams_have_ended_goes_on_beside_others(
+    beams: int, normalise: Normalise
+) -> None:
+    model = tiny_t5(v1_1=True)
+    codes = [[10, 40], [12, 20, 30, 31, 32], [11]]  # one token at most levels
+    inputs, trie = sources(24, 6), ItemTrie.build(codes, END)
+    encoded = encode_sources(model, *inputs)
+    found = beam_search(encoded, trie, beams=beams, normalise=normalise)
+    assert len({int(item) for item in found.items[:, 0]}) > 1  # of different lengths
+    for row in range(24):
+        alone = beam_search(encoded[row : row + 1], trie, beams=beams, normalise=normalise)
+        assert alone.items.tolist() == found.items[row : row + 1].tolist()
+        torch.testing.assert_close(alone.scores, found.scores[row : row + 1])
+
+
+def test_what_hangs_on_the_head_is_refused() -> None:
+    model = tiny_t5()
+    model.lm_head.register_forward_hook(lambda *_: None)
+    with pytest.raises(ModelError, match="head of the T5 has a hook"):
+        encode_sources(model, *sources(2, 5))
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft's
+def test_virtual_tokens_of_peft_are_refused() -> None:
+    config = PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=2)
+    model = get_peft_model(tiny_t5(), config)
+    with pytest.raises(ModelError, match="no virtual tokens"):
         encode_sources(model, *sources(2, 5))
 
 

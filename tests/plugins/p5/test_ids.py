@@ -129,6 +129,11 @@ class TestClusters:
         rows = [rng.choice(60, 6, replace=False).tolist() for _ in range(50)]
         assert self.paths(rows, 60) == self.paths(rows, 60)
 
+    def test_the_same_seed_gives_the_same_tree_where_all_eigenvalues_are_equal(self) -> None:
+        pairs = [[n, n + 1] for n in range(0, 900, 2)]  # ARPACK starts again, by chance
+        sizes = {"n_clusters": 10, "cluster_size": 100}
+        assert self.paths(pairs, 900, **sizes) == self.paths(pairs, 900, **sizes)
+
     def test_a_large_graph_is_divided_as_a_small_one(self) -> None:
         block = np.ones((300, 300)) - np.eye(300)
         graph = sparse.block_diag([block, block], format="csr")

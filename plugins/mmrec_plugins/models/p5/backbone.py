@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from mmrec_bench.errors import ModelError
@@ -125,6 +126,8 @@ def build_t5(config: P5Config, tokens: Tokens) -> Any:  # noqa: ANN401 - transfo
                 dtype="float32",
                 dropout_rate=config.dropout_rate,
             )
+            # T5Config says of every head that it is tied, also of one with weights of its own.
+            model.config.tie_word_embeddings = model.lm_head.weight is model.shared.weight
             if len(tokens) > model.get_input_embeddings().num_embeddings:
                 # Drawn like the rest, not from the mean of what is there.
                 model.resize_token_embeddings(len(tokens), mean_resizing=False)
@@ -145,9 +148,14 @@ def rebuild_t5(settings: str) -> Any:  # noqa: ANN401
         ModelError: the settings are none.
     """
     try:
-        return T5ForConditionalGeneration(T5Config.from_dict(json.loads(settings)))
+        found = json.loads(settings)
+        model = T5ForConditionalGeneration(T5Config.from_dict(found))
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"saved settings are not those of a T5: {_line(error)}") from None
+    if found.get("tie_word_embeddings") is False:
+        model.config.tie_word_embeddings = False
+        model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+    return model
 
 
 def _line(error: Exception) -> str:

@@ -106,7 +106,7 @@ def _leading(matrix: Any, k: int, rng: np.random.Generator) -> Matrix:  # noqa: 
     if n <= max(_DENSE, k + 1):
         _, vectors = np.linalg.eigh(matrix.toarray())
         return np.asarray(vectors[:, -k:])
-    _, found = eigsh(matrix, k=k, which="LA", v0=rng.random(n))
+    _, found = eigsh(matrix, k=k, which="LA", v0=rng.random(n), rng=rng)
     return np.asarray(found)
 
 

@@ -51,16 +51,26 @@ def plain_t5(model: nn.Module) -> t5.T5ForConditionalGeneration:
     """
     unwrap = getattr(model, "get_base_model", None)
     base = model if unwrap is None else unwrap()
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        raise ModelError(
+            "constrained decoding reads no virtual tokens of PEFT; give them as inputs_embeds of "
+            "the T5 itself"
+        )
     if not isinstance(base, t5.T5ForConditionalGeneration):
         raise ModelError(
             f"constrained decoding reads a T5ForConditionalGeneration, not a {type(base).__name__}"
         )
-    if not isinstance(base.lm_head, nn.Linear):
+    head = base.lm_head
+    if type(head) is not nn.Linear:
         raise ModelError(
-            f"the head of the T5 is a {type(base.lm_head).__name__}; merge it into a plain linear "
-            "layer before decoding"
+            f"the head of the T5 is a {type(head).__name__}; merge it into a plain linear layer "
+            "before decoding"
         )
-    if base.lm_head.weight.dtype == torch.float16:
+    if head._forward_hooks or head._forward_pre_hooks:
+        raise ModelError(
+            "the head of the T5 has a hook, which constrained decoding would leave out"
+        )
+    if head.weight.dtype == torch.float16:
         raise ModelError("T5 overflows in float16; load it in bfloat16 or float32")
     for name, module in base.decoder.named_modules():
         if not isinstance(module, (*_BYPASSED, t5.T5Attention)):

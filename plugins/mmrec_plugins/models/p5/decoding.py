@@ -229,7 +229,8 @@ class _Search:
             states = decoder.step(torch.full_like(node, model.config.decoder_start_token_id))
         logits = token_logits(model, states, trie.level_tokens[level])
         child, there = trie.children(level, node)
-        found = logits.gather(2, trie.slot[child].clamp(min=0))
+        # What is behind no beam is of any level, and masked later.
+        found = logits.gather(2, trie.slot[child].clamp(0, logits.shape[2] - 1))
         if self._shares_allowed:
             total = found.masked_fill(~there, -torch.inf).logsumexp(2)
         else:
