@@ -29,7 +29,7 @@ from mmrec_bench.contract import (
 )
 from mmrec_bench.contract.common import check_light_import
 from mmrec_bench.contract.findings import DoesNotApplyError
-from mmrec_bench.contract.recommenders import RecommenderSubject, toy_modalities
+from mmrec_bench.contract.subjects import RecommenderSubject, toy_modalities
 from mmrec_bench.contract.toys import (
     toy_context,
     toy_data,

@@ -15,7 +15,7 @@ from mmrec_bench.cli.options import FOLDER
 from mmrec_bench.config import parse_override
 from mmrec_bench.contract.findings import Result
 from mmrec_bench.contract.registered import Asked, check, components_of
-from mmrec_bench.errors import ConfigError, MMRecError
+from mmrec_bench.errors import ConfigError, MMRecError, PluginError
 from mmrec_bench.paths import data_root as default_data_root
 from mmrec_bench.plugins import KINDS, installed
 
@@ -96,6 +96,10 @@ def command(
                 results = [not_loaded(error)]  # and the others go on
         owner = plugins[one].find(part.partition("@")[0]).owner
         reports.append(Report(one, part, owner, results))
+    for broken in plugins.broken:
+        if name == broken.distribution and kind is None:
+            left_out = PluginError(f"it is left out: {broken.reason}")
+            reports.append(Report("plugin", broken.name, name, [not_loaded(left_out)]))
     if as_json:
         echo_json([asdict(report) for report in reports])
     else:

@@ -26,11 +26,15 @@ _FOUND = "mmrec-bench found: "
 """Before our line: a plugin may print when it is imported, and when Python ends."""
 
 _LOOK = f"""
-import json, sys
+import importlib, json, sys
+from inspect import signature
 sys.path[:] = json.loads(sys.argv[2])
 import mmrec_bench.hookspecs, mmrec_bench.registry
 before = set(sys.modules)
-__import__(sys.argv[1])
+module = importlib.import_module(sys.argv[1])
+for name, hook in vars(module).items():
+    if name.startswith("mmrec_register_") and callable(hook) and not signature(hook).parameters:
+        hook()
 found = sorted({{name.partition(".")[0] for name in set(sys.modules) - before}})
 print("\\n{_FOUND}" + json.dumps(found), flush=True)
 """
@@ -65,6 +69,13 @@ def check_config(config: ComponentConfig) -> None:
         f"a Config of type {cls.__name__}",
         "a class that derives from ComponentConfig",
         "write `class Config(ComponentConfig)`",
+    )
+    lost = sorted(set(cls.model_fields) - set(config.model_dump()))
+    demand(
+        not lost,
+        f"{', '.join(lost)} left out of what is written",
+        "every option: a run is known by its options, and two that differ must not be one",
+        "write no exclude=True",
     )
     again = cls.model_validate_json(config.model_dump_json())
     demand(
@@ -108,13 +119,13 @@ def check_options(config: type[ComponentConfig]) -> None:
 
 
 def check_light_import(module: str) -> None:
-    """Check in a fresh Python that importing a plugin's hook module imports nothing heavy.
+    """Check in a fresh Python that a plugin's hook module and its hooks import nothing heavy.
 
     Raises:
         BrokenContractError: it does, or cannot be imported.
     """
     done = subprocess.run(  # noqa: S603 - this Python, and a module that is installed
-        [sys.executable, "-c", _LOOK, module, json.dumps(sys.path)],
+        [sys.executable, "-P", "-c", _LOOK, module, json.dumps(sys.path)],
         capture_output=True,
         text=True,
         errors="replace",

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_bench.contract.findings import Check, demand
 from mmrec_bench.contract.recommenders import other_truth
 from mmrec_bench.interfaces import InstructionBuilder
-from mmrec_bench.types import Instruction, Int32Array, Query, Split
+from mmrec_bench.types import Instruction, Int32Array, Queries, Query, Split
 
 JUNK = ("", " ", "\x00\x01", "I cannot help with that.", "{]" * 500, "A" * 10_000, "\n" * 99)
 """Answers that name no candidate."""
@@ -25,6 +27,10 @@ class InstructionSubject:
 
     make: Callable[[], InstructionBuilder]
     split: Split
+
+    def __post_init__(self) -> None:
+        """Keep a copy of the queries, before any check lets the builder see them."""
+        self.before = [array.copy() for array in _columns(self.split.test.queries)]
 
     @property
     def query(self) -> Query:
@@ -74,6 +80,7 @@ def check_read_back(subject: InstructionSubject) -> None:
     """`parse` understands what `build` offers."""
     builder = subject.make()
     instruction = builder.build(subject.query, subject.split.catalog)
+    builder.build(subject.split.test.queries[1], subject.split.catalog)  # which it forgets
     names = [*enumerate(instruction.labels), *enumerate(instruction.answers)]
     for i, name in names:
         found = builder.parse(name, instruction)
@@ -124,6 +131,25 @@ def check_repeats(subject: InstructionSubject) -> None:
         "the same one: nothing but the query and the catalog is looked at",
         "draw by the seed that prepare(context) brings and the user, not anew",
     )
+    builder, queries = subject.make(), subject.split.test.queries
+    asked = [builder.build(queries[i], subject.split.catalog) for i in (0, 1, 0)]
+    demand(
+        asked[0] == asked[2] == first,
+        "another instruction for a query after others were asked",
+        "the same one: a run that goes on after a crash asks the rest alone",
+        "draw by the seed that prepare(context) brings and the user, and keep no count",
+    )
+    demand(
+        all(map(np.array_equal, subject.before, _columns(queries))),
+        "queries were written to",
+        "that they stay as they were: others read them too",
+        "work on a copy",
+    )
+
+
+def _columns(queries: Queries) -> list[NDArray[Any]]:
+    columns = [queries.user, queries.history.values, queries.candidates]
+    return [column for column in columns if column is not None]
 
 
 def check_cold(subject: InstructionSubject) -> None:

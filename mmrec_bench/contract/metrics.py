@@ -131,12 +131,21 @@ def check_given(subject: MetricSubject) -> None:
         for name in ("n_better", "n_tied", "ranked", "case", "n_targets", "n_candidates", "top")
     }
     arrays["item_counts"] = outcomes.item_counts
+    if outcomes.histories is not None:
+        arrays["histories"] = outcomes.histories.values
+    arrays |= {f"vectors[{name!r}]": one for name, one in outcomes.vectors.items()}
     before = {name: array.copy() for name, array in arrays.items()}
-    subject.make().measure(outcomes)
+    first = subject.make().measure(outcomes).value
     for name, array in arrays.items():
         demand_equal(
             array, before[name], f"{name} as it was: other metrics read it too", "work on a copy"
         )
+    demand_equal(
+        np.array([subject.make().measure(outcomes).value]),
+        np.array([first]),
+        "the same value for the same outcomes",
+        "draw nothing, or by a seed of its own",
+    )
 
 
 def check_ties(subject: MetricSubject) -> None:

@@ -2,11 +2,8 @@
 
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,100 +11,11 @@ from numpy.typing import NDArray
 
 from mmrec_bench.contract.findings import Check, DoesNotApplyError, demand, demand_equal
 from mmrec_bench.contract.pickles import is_pickled
-from mmrec_bench.contract.toys import TOY_PROTOCOL, toy_vectors
-from mmrec_bench.examples import TrainingExamples
-from mmrec_bench.interfaces import Recommender, TrainingData
-from mmrec_bench.types import BoolArray, FloatArray, Int32Array, Queries, Ragged, Scores, Split
+from mmrec_bench.contract.subjects import RecommenderSubject
+from mmrec_bench.interfaces import Recommender
+from mmrec_bench.types import Int32Array, Queries, Ragged, Scores, Split
 
 _ALONE = "a query's score depends on that query alone"
-
-
-@dataclass
-class RecommenderSubject:
-    """A recommender, and toy data to try it on.
-
-    Attributes:
-        make: returns a new, unfitted one.
-        split: toy cases with explicit candidates.
-        data: what it learns from on that split.
-        folder: for what is saved.
-        given: a fitted one where there is one already.
-    """
-
-    make: Callable[[], Recommender]
-    split: Split
-    data: TrainingData
-    folder: Path
-    given: Recommender | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        """Keep a copy of what is given, before any check lets the recommender see it."""
-        self.before = {name: array.copy() for name, array in self.shared().items()}
-        self.catalog_before = self.catalog()
-
-    def catalog(self) -> dict[str, list[Any]]:
-        """Return a copy of the catalog's columns, which may be read alone too, by name."""
-        catalog = self.data.catalog
-        return {
-            "data.catalog.title": list(catalog.title),
-            "data.catalog.text": list(catalog.text or ()),
-            "data.catalog.attributes": [dict(one) for one in catalog.attributes or ()],
-        }
-
-    def shared(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays that a recommender may read and not write, by name."""
-        found: dict[str, NDArray[Any]] = {
-            "queries.user": self.queries.user,
-            "queries.history": self.queries.history.values,
-            "queries.history.offsets": self.queries.history.offsets,
-            "data.interactions.user": self.data.interactions.user,
-            "data.interactions.item": self.data.interactions.item,
-            "data.interactions.rating": self.data.interactions.rating,
-            "data.interactions.timestamp": self.data.interactions.timestamp,
-            **{f"data.modalities[{name!r}]": one for name, one in self.data.modalities.items()},
-        }
-        if self.queries.candidates is not None:
-            found["queries.candidates"] = self.queries.candidates
-        return found
-
-    @cached_property
-    def fitted(self) -> Recommender:
-        """A recommender that was fitted with seed 0."""
-        return self.given if self.given is not None else self.fit(self.data, "fitted")
-
-    def fewer(self, kept: BoolArray) -> TrainingData:
-        """Return the data with some of its train interactions (n,) alone."""
-        train = self.data.interactions.take(kept)
-        split = replace(self.split, train=train)
-        examples = TrainingExamples.from_split(split, TOY_PROTOCOL, seed=0)
-        return replace(self.data, interactions=train, examples=examples, n_examples=len(examples))
-
-    def fit(self, data: TrainingData, scratch: str, seed: int = 0) -> Recommender:
-        """Return a new recommender, fitted in a scratch folder of its own."""
-        data = replace(data, scratch=self.folder / "scratch" / scratch)
-        data.scratch.mkdir(parents=True, exist_ok=True)
-        recommender = self.make()
-        recommender.fit(data, seed=seed)
-        return recommender
-
-    @property
-    def queries(self) -> Queries:
-        """The test queries."""
-        return self.split.test.queries
-
-    @property
-    def candidates(self) -> Int32Array:
-        """(B, C) candidates of the test queries."""
-        candidates = self.queries.candidates
-        if candidates is None:
-            raise DoesNotApplyError("the split lists no candidates")
-        return candidates
-
-
-def toy_modalities(cls: type[Recommender], split: Split) -> dict[str, FloatArray]:
-    """Return toy vectors for each modality that a recommender class reads."""
-    wanted = getattr(cls, "reads_modalities", ())
-    return {name: toy_vectors(split.catalog, seed=i) for i, name in enumerate(wanted)}
 
 
 def check_methods(cls: type[Any]) -> None:
@@ -174,13 +82,17 @@ def check_batch(subject: RecommenderSubject) -> None:
     recommender, queries = subject.fitted, subject.queries
     whole = _score(recommender, queries)
     mend = "look for a mean, a maximum or a padding that is taken over the batch"
+    near = {"rtol": 1e-4, "atol": 1e-4 * _size(whole)}
     for i in (0, len(queries) - 1):
         alone = _score(recommender, queries[i : i + 1])
-        demand_equal(alone[0], whole[i], f"{_ALONE}, not on its batch", mend, rtol=1e-4, atol=1e-4)
+        demand_equal(alone[0], whole[i], f"{_ALONE}, not on its batch", mend, **near)
     turned = _score(recommender, queries[::-1])
-    demand_equal(
-        turned[::-1], whole, f"{_ALONE}, not on its neighbours", mend, rtol=1e-4, atol=1e-4
-    )
+    demand_equal(turned[::-1], whole, f"{_ALONE}, not on its neighbours", mend, **near)
+
+
+def _size(values: NDArray[Any]) -> float:
+    """Return the largest absolute value: what rounding is a part of."""
+    return float(np.abs(values).max(initial=0.0, where=np.isfinite(values)))
 
 
 def check_order(subject: RecommenderSubject) -> None:
@@ -189,13 +101,14 @@ def check_order(subject: RecommenderSubject) -> None:
         raise DoesNotApplyError("the prompt lists the candidates in order")
     queries = subject.queries
     turned = Queries(queries.user, queries.history, subject.candidates[:, ::-1].copy())
+    wanted = _score(subject.fitted, queries)
     demand_equal(
         _score(subject.fitted, turned)[:, ::-1],
-        _score(subject.fitted, queries),
+        wanted,
         "a candidate's score does not depend on its place in the list, which tells nothing",
         "score each candidate by its item number, not by its column",
         rtol=1e-5,
-        atol=1e-6,
+        atol=1e-6 * _size(wanted),
     )
 
 
@@ -255,16 +168,21 @@ def check_restore(subject: RecommenderSubject) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     subject.fitted.save(folder)
     # What is kept in the class or the module is that of another fit by then.
-    subject.fit(subject.fewer(np.arange(len(subject.data.interactions)) % 2 == 0), "half")
-    restored = subject.make()
-    restored.restore(folder, subject.data)
-    demand_equal(
-        _score(restored, subject.queries),
-        _score(subject.fitted, subject.queries),
-        "the same scores after `save` and `restore` in a new object",
-        "write everything that `score` reads",
-        rtol=1e-6,
-    )
+    half = subject.fewer(np.arange(len(subject.data.interactions)) % 2 == 0)
+    other = subject.fit(half, "half", seed=1)
+    other_folder = subject.folder / "saved-other"
+    other_folder.mkdir(parents=True, exist_ok=True)
+    other.save(other_folder)
+    for kept, place, data in ((subject.fitted, folder, subject.data), (other, other_folder, half)):
+        restored = subject.make()
+        restored.restore(place, data)
+        demand_equal(
+            _score(restored, subject.queries),
+            _score(kept, subject.queries),
+            "the same scores after `save` and `restore` in a new object, whatever the seed was",
+            "write everything that `score` reads",
+            rtol=1e-6,
+        )
 
 
 def check_no_pickles(subject: RecommenderSubject) -> None:
@@ -294,26 +212,60 @@ def check_cold(subject: RecommenderSubject) -> None:
         "answer a user without a history, e.g. by popularity",
     )
     _demand_finite(found)
+    _check_cold_among_others(subject)
+
+
+def _check_cold_among_others(subject: RecommenderSubject) -> None:
+    """An empty history between others is answered as alone, in lists and over the catalog."""
+    queries = subject.queries[:2]
+    rows = [[], list(queries.history[0]), [], list(queries.history[1])]
+    user, history = np.repeat(queries.user, 2), Ragged.from_rows(rows)
+    lists: list[Int32Array | None] = [np.repeat(subject.candidates[:2], 2, axis=0)]
+    if not type(subject.fitted).reads_instructions:
+        lists.append(None)
+    for candidates in lists:
+        mixed = Queries(user, history, candidates)
+        whole = _score(subject.fitted, mixed)
+        _demand_finite(whole)
+        for i in range(len(rows)):
+            demand_equal(
+                _score(subject.fitted, mixed[i : i + 1])[0],
+                whole[i],
+                f"{_ALONE}, also where it is empty, or the one before it",
+                "look for an index that takes the last item of a history that has none",
+                rtol=1e-4,
+                atol=1e-4 * _size(whole),
+            )
 
 
 def check_unseen(subject: RecommenderSubject) -> None:
     """Users and items without a train interaction are legal, in histories and among candidates."""
     split, rows = subject.split, subject.data.interactions
-    user, item = len(split.users) - 1, int(split.train.item[0])
-    data = subject.fewer((rows.user != user) & (rows.item != item))
-    other = (item + 1) % len(split.catalog)
+    user, last = len(split.users) - 1, len(split.catalog) - 1
+    item = int(split.train.item[split.train.item != last][0])
+    data = subject.fewer((rows.user != user) & ~np.isin(rows.item, (item, last)))
+    other = int(data.interactions.item[0])
     queries = Queries(
         np.array([user, user], np.int32),
-        Ragged.from_rows([[item], [other, item]]),
-        np.array([[item, other]] * 2, np.int32),
+        Ragged.from_rows([[item], [other, last]]),
+        np.array([[item, other, last]] * 2, np.int32),
     )
-    found = _score(subject.fit(data, "unseen"), queries)
+    fitted = subject.fit(data, "unseen")
+    found = _score(fitted, queries)
     demand(
-        found.shape == (2, 2) and not np.isinf(found).any(),
-        f"{found.tolist()} for a user and an item that train never saw",
-        "(2, 2) scores; NaN leaves a candidate out",
+        found.shape == (2, 3) and not np.isinf(found).any(),
+        f"{found.tolist()} for a user and items that train never saw",
+        "(2, 3) scores; NaN leaves a candidate out",
         "give rows to all n_users users and n_items items, and divide by no count of 0",
     )
+    if not type(fitted).reads_instructions:
+        full = _score(fitted, Queries(queries.user, queries.history))
+        demand(
+            full.shape == (2, last + 1),
+            f"shape {full.shape} over the catalog, of which train never saw the last item",
+            f"{(2, last + 1)}",
+            "take the number of items from data.n_items, not from the interactions",
+        )
 
 
 def check_catalog(subject: RecommenderSubject) -> None:
@@ -329,13 +281,14 @@ def check_catalog(subject: RecommenderSubject) -> None:
         f"float32 {shape}: the whole catalog, in the order of the item numbers",
         "return one row of all items a query where queries.candidates is None",
     )
+    _demand_finite(full)
     demand_equal(
         np.take_along_axis(full, subject.candidates, 1),
         _score(subject.fitted, queries),
         "the same score for an item in a list and in the whole catalog",
         "score a list as np.take_along_axis(catalog_scores, queries.candidates, 1)",
         rtol=1e-5,
-        atol=1e-6,
+        atol=1e-6 * _size(full),
     )
 
 

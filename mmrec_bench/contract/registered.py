@@ -15,6 +15,7 @@ from mmrec_bench.contract import (
     instructions,
     metrics,
     recommenders,
+    subjects,
     toys,
 )
 from mmrec_bench.contract.findings import Result, run_check, run_checks
@@ -74,8 +75,12 @@ def components_of(plugins: Plugins, name: str) -> list[tuple[str, str]]:
     """
     family = name.partition("@")[0]
     kinds = plugins.registries
-    found = [(kind, name) for kind in kinds if family in plugins[kind].names()] or [
-        (kind, one.entry.name) for kind in kinds for one in plugins[kind] if one.owner == name
+    found = [(kind, name) for kind in kinds if family in plugins[kind].names()]
+    found += [
+        (kind, one.entry.name)
+        for kind in kinds
+        for one in plugins[kind]
+        if one.owner == name and (kind, one.entry.name) not in found
     ]
     if not found:
         for one in plugins.broken:
@@ -166,10 +171,10 @@ def _check_model(made: _Made) -> list[Result]:
         split,
         made.asked.folder / "scratch",
         builder=builder,
-        modalities=recommenders.toy_modalities(cls, split),
+        modalities=subjects.toy_modalities(cls, split),
         device=made.asked.device,
     )
-    subject = recommenders.RecommenderSubject(make, split, data, made.asked.folder / "model")
+    subject = subjects.RecommenderSubject(make, split, data, made.asked.folder / "model")
     return [whole, *run_checks(recommenders.CHECKS, subject, cls)]
 
 

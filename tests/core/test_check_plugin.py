@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -197,6 +198,28 @@ def test_a_plugin_that_is_left_out_is_told_with_its_reason() -> None:
     for name in ("torn", "torn-plugins"):
         with pytest.raises(PluginError, match="torn of torn-plugins is left out: failed on import"):
             components_of(plugins, name)
+
+
+def test_a_distribution_is_checked_with_its_broken_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leaky_plugin.py").write_text(LEAKY)
+    (tmp_path / "torn_plugin.py").write_text("1 / 0")
+    about = tmp_path / "leaky-1.0.dist-info"  # called as its component is
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: leaky\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[mmrec_bench]\nwhole = leaky_plugin\ntorn = torn_plugin\n"
+    )
+    before = os.environ.get("PYTHONPATH")
+    paths = [str(tmp_path), *([before] if before else [])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    reports = json.loads(mmrec("check-plugin", "leaky", "--json", check=1).stdout)
+    assert [(one["kind"], one["name"]) for one in reports] == [
+        ("model", "leaky"),
+        ("plugin", "torn"),
+    ]
+    assert "ZeroDivisionError" in reports[1]["checks"][0]["found"]
 
 
 def test_options_are_read_with_and_without_their_section() -> None:

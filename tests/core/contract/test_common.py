@@ -24,6 +24,10 @@ class TakesTheName(ComponentConfig):
     name: str = Field("x", description="the component's own key")
 
 
+class Hides(ComponentConfig):
+    power: int = Field(1, exclude=True, description="not part of what is written")
+
+
 class ForgetsInJson(ComponentConfig):
     values: Any = Field((1, 2), description="a tuple that JSON turns into a list")
 
@@ -34,7 +38,7 @@ def test_options_are_described_and_leave_the_name_alone(config: type[ComponentCo
         common.check_options(config)
 
 
-@pytest.mark.parametrize("config", [Lax, ForgetsInJson])
+@pytest.mark.parametrize("config", [Lax, ForgetsInJson, Hides])
 def test_options_are_strict_and_survive_json(config: type[ComponentConfig]) -> None:
     with pytest.raises(BrokenContractError):
         common.check_config(config())
@@ -46,12 +50,24 @@ def test_a_heavy_import_at_the_start_is_named(
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "heavy_hooks.py").write_text("import torch\n")
     (tmp_path / "light_hooks.py").write_text("import json\n")
+    hook = "def mmrec_register_models():\n    import torch\n    return []\n"
+    (tmp_path / "late_hooks.py").write_text(hook)
+    with pytest.raises(BrokenContractError, match="imports torch"):
+        common.check_light_import("late_hooks")
     (tmp_path / "torn_hooks.py").write_text("1 / 0\n")
     common.check_light_import("light_hooks")
     with pytest.raises(BrokenContractError, match="imports torch"):
         common.check_light_import("heavy_hooks")
     with pytest.raises(BrokenContractError, match="ZeroDivisionError"):
         common.check_light_import("torn_hooks")
+
+
+def test_files_of_the_current_folder_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    common.check_light_import("mmrec_plugins.metrics")
 
 
 def test_what_a_plugin_prints_on_import_and_at_the_end_is_no_import(

@@ -56,6 +56,31 @@ class Moody(ToyBuilder):
         return replace(one, messages=(Message("user", (Text(str(random.Random().random())),)),))
 
 
+class Counts(ToyBuilder):
+    def __init__(self) -> None:
+        self.n_built = 0
+
+    def build(self, query: Query, catalog: Catalog) -> Instruction:
+        self.n_built += 1
+        one = super().build(query, catalog)
+        return replace(one, messages=(Message("user", (Text(str(self.n_built)),)),))
+
+
+class Remembers(ToyBuilder):
+    def build(self, query: Query, catalog: Catalog) -> Instruction:
+        self.last = super().build(query, catalog)
+        return self.last
+
+    def parse(self, text: str, instruction: Instruction) -> list[int]:
+        return super().parse(text, self.last)
+
+
+class ClearsHistories(ToyBuilder):
+    def build(self, query: Query, catalog: Catalog) -> Instruction:
+        query.history[:] = 0
+        return super().build(query, catalog)
+
+
 class NeedsAPast(ToyBuilder):
     def build(self, query: Query, catalog: Catalog) -> Instruction:
         _ = query.history[-1]
@@ -79,6 +104,9 @@ def test_a_good_builder_fails_nothing() -> None:
         (Guesses, "junk"),
         (RepeatsItself, "positions"),
         (Moody, "truth"),
+        (Counts, "truth"),
+        (ClearsHistories, "truth"),
+        (Remembers, "parse"),
         (NeedsAPast, "cold"),
     ],
 )

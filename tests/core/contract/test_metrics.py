@@ -60,6 +60,13 @@ class Writes(ToyMetric):
         return measured
 
 
+class Scales(ToyMetric):
+    def measure(self, outcomes: Outcomes) -> Measurement:
+        for name in outcomes.vectors:
+            outcomes.vectors[name][:] *= 2
+        return super().measure(outcomes)
+
+
 class Undecided(ToyMetric):
     higher_is_better = "yes"
 
@@ -90,6 +97,7 @@ def test_a_good_metric_fails_nothing() -> None:
         (ZeroOverNothing, "nothing"),
         (LuckyTies, "ties"),
         (Writes, "given"),
+        (Scales, "given"),
         (Undecided, "says"),
         (Renamed, "says"),
         (Endless, "value"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmrec_bench.config import ComponentConfig
-from mmrec_bench.contract import recommenders, toys
+from mmrec_bench.contract import recommenders, subjects, toys
 from mmrec_bench.contract.findings import Result, run_check, run_checks
 from mmrec_bench.interfaces import TrainingData
 from mmrec_bench.types import Cases, FloatArray, Queries, Scores
@@ -220,6 +220,59 @@ class FillsVectors(Good):
         super().fit(data, seed=seed)
 
 
+class MasksTheSeen(Good):
+    def score(self, queries: Queries) -> Scores:
+        values = np.tile(self.counts, (len(queries), 1))
+        for row, history in zip(values, queries.history, strict=True):
+            row[history] = -np.inf
+        return Scores(values if queries.candidates is None else super().score(queries).values)
+
+
+class CountsItemsOfTrain(Good):
+    def fit(self, data: TrainingData, *, seed: int) -> None:
+        self.counts = np.bincount(data.interactions.item).astype(np.float32)
+
+    def chosen(self, values: FloatArray, queries: Queries) -> FloatArray:
+        if queries.candidates is None:
+            return values
+        inside = np.minimum(queries.candidates, values.shape[1] - 1)
+        return np.take_along_axis(values, inside, axis=1)
+
+
+class ReadsTheRowBefore(Good):
+    def score(self, queries: Queries) -> Scores:
+        history = queries.history
+        last = history.values[history.offsets[1:] - 1] if len(history.values) else 0
+        values = np.tile(self.counts, (len(queries), 1))
+        return Scores(self.chosen(values + np.reshape(last, (-1, 1)).astype(np.float32), queries))
+
+
+class RestoresSeedZero(Good):
+    def fit(self, data: TrainingData, *, seed: int) -> None:
+        super().fit(data, seed=seed)
+        self.noise = np.random.default_rng(seed).random(data.n_items, np.float32)
+
+    def score(self, queries: Queries) -> Scores:
+        values = np.tile(self.counts + self.noise, (len(queries), 1))
+        return Scores(self.chosen(values, queries))
+
+    def restore(self, folder: Path, data: TrainingData) -> None:
+        super().restore(folder, data)
+        self.noise = np.random.default_rng(0).random(data.n_items, np.float32)
+
+
+class SortsValidation(Good):
+    def fit(self, data: TrainingData, *, seed: int) -> None:
+        super().fit(data, seed=seed)
+        data.validation.history.values.sort()
+
+
+class TinyByBatch(Good):
+    def score(self, queries: Queries) -> Scores:
+        values = super().score(queries).values
+        return Scores(1e-6 * (values - values.mean()))
+
+
 class ReturnsAnArray(Good):
     def score(self, queries: Queries) -> Any:  # noqa: ANN401 - what it should not return
         return super().score(queries).values
@@ -257,6 +310,12 @@ MODELS: list[tuple[type[Good], str]] = [
     (WideForTheCold, "cold"),
     (ByBatch, "batch"),
     (ByNeighbour, "batch"),
+    (TinyByBatch, "batch"),
+    (MasksTheSeen, "catalog"),
+    (CountsItemsOfTrain, "unseen"),
+    (ReadsTheRowBefore, "cold"),
+    (RestoresSeedZero, "restore"),
+    (SortsValidation, "given"),
     (ByPlace, "order"),
     (ByPlace, "catalog"),
     (OnlyLists, "catalog"),
@@ -284,9 +343,9 @@ MODELS: list[tuple[type[Good], str]] = [
 
 def check_model(cls: type[Good], folder: Path, only: str = "") -> list[Result]:
     split = toys.toy_split()
-    modalities = recommenders.toy_modalities(cls, split)
+    modalities = subjects.toy_modalities(cls, split)
     data = toys.toy_training_data(split, folder, modalities=modalities)
-    subject = recommenders.RecommenderSubject(cls, split, data, folder)
+    subject = subjects.RecommenderSubject(cls, split, data, folder)
     return run_checks([c for c in recommenders.CHECKS if only in {"", c.name}], subject, cls)
 
 
@@ -294,6 +353,18 @@ def test_a_good_model_fails_nothing(tmp_path: Path) -> None:
     results = check_model(Good, tmp_path)
     assert {one.outcome for one in results} == {"ok"}
     assert len(results) == len(recommenders.CHECKS)
+
+
+class RoundsOtherwise(Good):
+    """As a matrix product and a sum of products do, at scores of 100."""
+
+    def score(self, queries: Queries) -> Scores:
+        found = super().score(queries).values * 20 - 60
+        return Scores(found if queries.candidates is None else found + np.float32(1e-5))
+
+
+def test_rounding_at_large_scores_is_no_failure(tmp_path: Path) -> None:
+    assert not failed(check_model(RoundsOtherwise, tmp_path))
 
 
 @pytest.mark.parametrize(
