@@ -1,6 +1,8 @@
 """Asking a model: in which orders, what it hears first, and whether its scores can be trusted."""
 
-from dataclasses import replace
+from collections.abc import Sized
+from dataclasses import fields, replace
+from typing import get_args
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from mmrec_bench.errors import PluginError
 from mmrec_bench.interfaces import AsksAhead, Recommender
 from mmrec_bench.permutations import combine, draw_orders, places_shown, put_back, show
 from mmrec_bench.planning import PlannedRun
-from mmrec_bench.types import Cases, Int32Array, Int64Array, Queries, Scores
+from mmrec_bench.types import Answers, Cases, Int32Array, Int64Array, Outcome, Queries, Scores
 
 
 def shown_orders(planned: PlannedRun, cases: Cases) -> Int64Array | None:
@@ -82,4 +84,29 @@ def check_scores(scores: Scores, queries: Queries, n_items: int, name: str) -> N
         raise PluginError(
             f"model {name} returned infinite scores, expected finite ones; NaN leaves out a "
             "candidate"
+        )
+    if scores.answers is not None:
+        _check_answers(scores.answers, len(queries), name)
+
+
+def _check_answers(answers: object, n: int, name: str) -> None:
+    """Raise PluginError unless there is one of everything a query, and outcomes are known ones."""
+    if not isinstance(answers, Answers):
+        found = type(answers).__name__
+        raise PluginError(f"model {name} returned answers of type {found}, expected Answers")
+    for column in fields(answers):
+        value = getattr(answers, column.name)
+        kind = tuple if column.name in {"text", "outcome"} else np.ndarray
+        if value is None and column.default is None:
+            continue
+        if not isinstance(value, kind) or len(value) != n:
+            found = f"{len(value)} in " if isinstance(value, Sized) else ""
+            raise PluginError(
+                f"model {name} returned answers whose {column.name} is {found}a "
+                f"{type(value).__name__}, expected {n} in a {kind.__name__}"
+            )
+    if unknown := sorted({str(one) for one in answers.outcome} - set(get_args(Outcome))):
+        raise PluginError(
+            f"model {name} returned answers whose outcome is {unknown[0]!r}, expected one of "
+            f"{', '.join(get_args(Outcome))}"
         )

@@ -91,14 +91,27 @@ def _measure(metric: Metric, outcomes: Outcomes) -> Measurement:
     with guard.calling("metric", metric.name, metric, "measure"):
         measured = metric.measure(outcomes)
     n = len(outcomes.ranks)
-    per_case = getattr(measured, "per_case", None)
-    if not isinstance(measured, Measurement) or (per_case is not None and per_case.shape != (n,)):
-        found = type(measured).__name__ if per_case is None else f"{per_case.shape} values"
+    if found := _malformed(measured, n):
         raise PluginError(
             f"metric {metric.name!r} of {guard.owner_of(metric)} gave {found} for {n} cases, "
-            f"expected a Measurement with ({n},) values or none"
+            f"expected a Measurement with a number and ({n},) values or none"
         )
     return measured
+
+
+def _malformed(measured: object, n: int) -> str:
+    """Return what a metric gave instead of a Measurement of n cases; "" where it gave one."""
+    if not isinstance(measured, Measurement):
+        return type(measured).__name__
+    value: object = measured.value
+    if not isinstance(value, int | float | np.integer | np.floating):
+        return f"a value of type {type(value).__name__}"
+    per_case: object = measured.per_case
+    if per_case is None:
+        return ""
+    if not isinstance(per_case, np.ndarray) or per_case.dtype.kind not in "fiu":
+        return f"values in a {type(per_case).__name__} that holds no numbers"
+    return "" if per_case.shape == (n,) else f"{per_case.shape} values"
 
 
 def only_valid(outcomes: Outcomes) -> Outcomes:

@@ -15,7 +15,7 @@ from mmrec_bench.cases import case_table
 from mmrec_bench.collecting import training_data
 from mmrec_bench.config import Component, RunConfig
 from mmrec_bench.counting import rank
-from mmrec_bench.errors import ConfigError, MMRecError, PluginError
+from mmrec_bench.errors import ConfigError, MMRecError
 from mmrec_bench.evaluation import STRICT, intervals, only_valid
 from mmrec_bench.interfaces import (
     AsksAhead,
@@ -27,6 +27,7 @@ from mmrec_bench.interfaces import (
     TrainingData,
     Transfers,
 )
+from mmrec_bench.loaded import check_loaded
 from mmrec_bench.measuring import measure_each, metrics_with_recorded, vectors_for
 from mmrec_bench.observers import observed
 from mmrec_bench.paths import use_data_root
@@ -38,7 +39,7 @@ from mmrec_bench.progress import progress
 from mmrec_bench.records import RunRecord, RunSpec
 from mmrec_bench.registry import NAME_RULE, is_name
 from mmrec_bench.runfolder import RunFolder, make_record
-from mmrec_bench.types import Measurement, Outcomes, RecData
+from mmrec_bench.types import Measurement, Outcomes
 
 log = logging.getLogger("mmrec_bench")
 
@@ -104,13 +105,9 @@ def _divide(
     )
     log.info("reading %s below %s", component.name, workspace.data_root)
     with guard.calling("dataset", component.name, dataset, "load"):
-        data = dataset.load(workspace.data_root)
+        loaded = dataset.load(workspace.data_root)
     owned = registry.find(component.name)
-    if not isinstance(data, RecData):
-        found = type(data).__name__
-        raise PluginError(
-            f"dataset {component.name!r} of {owned.owner} loaded {found}, expected RecData"
-        )
+    data = check_loaded(loaded, f"dataset {component.name!r} of {owned.owner}")
     if not is_name(data.name):  # records and studies lie in folders of this name
         raise ConfigError(
             f"dataset {component.name!r} of {owned.owner} goes by the name {data.name!r}, expected "

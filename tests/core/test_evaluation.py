@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmrec_bench.config import ProtocolConfig
 from mmrec_bench.counting import rank
-from mmrec_bench.errors import ModelError, ProtocolError
+from mmrec_bench.errors import ModelError, PluginError, ProtocolError
 from mmrec_bench.evaluation import (
     interval,
     intervals,
@@ -351,6 +351,27 @@ def test_metrics_are_measured_by_name_with_their_interval() -> None:
 
     assert (found.value, found.n) == (0.25, 40)
     assert 0.1 < found.low < 0.25 < found.high < 0.42
+
+
+@pytest.mark.parametrize(
+    ("gave", "reason"),
+    [
+        ("high", "gave str for 2"),
+        (Measurement("high"), "a value of type str"),  # type: ignore[arg-type]
+        (Measurement(0.5, [1.0, 0.0]), "values in a list"),  # type: ignore[arg-type]
+        (Measurement(0.5, np.array(["a", "b"], object)), "that holds no numbers"),
+        (Measurement(0.5, np.zeros(3)), r"gave \(3,\) values for 2"),
+    ],
+)
+def test_a_malformed_measurement_is_refused_by_name(gave: object, reason: str) -> None:
+    class Malformed(FirstCandidate):
+        def measure(self, outcomes: Outcomes) -> Measurement:  # noqa: ARG002
+            return gave  # type: ignore[return-value]
+
+    cases, catalog = full([[0]] * 2), Catalog(Vocabulary(["a"]), [""])
+    outcomes = Outcomes(rank(np.zeros((2, 1), np.float32), cases), catalog, np.zeros(1, np.int64))
+    with pytest.raises(PluginError, match=reason):
+        measure([Malformed()], outcomes)
 
 
 def test_candidate_order_never_decides() -> None:
