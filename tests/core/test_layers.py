@@ -37,7 +37,7 @@ LAYERS = [
         "tracker_process",
     },
     {"runfolder", "planning", "comparison"},
-    {"collecting", "asking", "measuring"},
+    {"collecting", "asking", "loaded", "measuring"},
     {"runner", "revisiting", "leaderboard", "objective", "selection"},
     {"tables", "sweeps", "configfile", "trialtable", "contract", "authoring", "testing"},
     {"report"},
