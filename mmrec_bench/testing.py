@@ -295,6 +295,16 @@ class InstructionBuilderTests(_ComponentTests):
         """The same query gives the same instruction, whatever the truth is."""
         _keep(instructions.check_repeats, subject)
 
+    def test_the_prompt_does_not_depend_on_what_was_asked_before(
+        self, subject: instructions.InstructionSubject
+    ) -> None:
+        """A run that goes on after a crash asks the rest alone."""
+        _keep(instructions.check_turns, subject)
+
+    def test_queries_are_not_changed(self, subject: instructions.InstructionSubject) -> None:
+        """Others read them too."""
+        _keep(instructions.check_given, subject)
+
     def test_an_empty_history_and_a_single_candidate_are_asked(
         self, subject: instructions.InstructionSubject
     ) -> None:
@@ -384,3 +394,7 @@ class MetricTests(_ComponentTests):
     def test_outcomes_are_not_changed(self, subject: metrics.MetricSubject) -> None:
         """A metric reads."""
         _keep(metrics.check_given, subject)
+
+    def test_the_same_outcomes_have_the_same_value(self, subject: metrics.MetricSubject) -> None:
+        """Nothing is drawn anew."""
+        _keep(metrics.check_repeats, subject)

@@ -15,7 +15,7 @@ from mmrec_bench.cli.options import FOLDER
 from mmrec_bench.config import parse_override
 from mmrec_bench.contract.findings import Result
 from mmrec_bench.contract.registered import Asked, check, components_of
-from mmrec_bench.errors import ConfigError, MMRecError, PluginError
+from mmrec_bench.errors import ConfigError, MMRecError
 from mmrec_bench.paths import data_root as default_data_root
 from mmrec_bench.plugins import KINDS, installed
 
@@ -93,13 +93,13 @@ def command(
             except MMRecError as error:
                 if len(parts) == 1:
                     raise
-                results = [not_loaded(error)]  # and the others go on
+                results = [not_loaded(str(error))]  # and the others go on
         owner = plugins[one].find(part.partition("@")[0]).owner
         reports.append(Report(one, part, owner, results))
     for broken in plugins.broken:
         if name == broken.distribution and kind is None:
-            left_out = PluginError(f"it is left out: {broken.reason}")
-            reports.append(Report("plugin", broken.name, name, [not_loaded(left_out)]))
+            results = [not_loaded(f"it is left out: {broken.reason}")]
+            reports.append(Report("plugin", broken.name, name, results))
     if as_json:
         echo_json([asdict(report) for report in reports])
     else:
@@ -110,11 +110,11 @@ def command(
         sys.exit(1)
 
 
-def not_loaded(error: MMRecError) -> Result:
+def not_loaded(found: str) -> Result:
     """Return what is said of a component that cannot be checked at all."""
     mend = "mend what it says, or check it alone (--kind) with its options"
     rule = "it can be loaded with its options"
-    return Result("load", rule, "failed", str(error), "no exception", mend)
+    return Result("load", rule, "failed", found, "no exception", mend)
 
 
 def parse_options(overrides: Sequence[str]) -> dict[str, Any]:

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mmrec_bench.contract.findings import Check, demand
+from mmrec_bench.contract.findings import Check, demand, demand_equal
 from mmrec_bench.contract.recommenders import other_truth
+from mmrec_bench.contract.subjects import query_arrays
 from mmrec_bench.interfaces import InstructionBuilder
-from mmrec_bench.types import Instruction, Int32Array, Queries, Query, Split
+from mmrec_bench.types import Instruction, Int32Array, Query, Split
 
 JUNK = ("", " ", "\x00\x01", "I cannot help with that.", "{]" * 500, "A" * 10_000, "\n" * 99)
 """Answers that name no candidate."""
@@ -30,7 +29,8 @@ class InstructionSubject:
 
     def __post_init__(self) -> None:
         """Keep a copy of the queries, before any check lets the builder see them."""
-        self.before = [array.copy() for array in _columns(self.split.test.queries)]
+        shared = query_arrays("queries", self.split.test.queries)
+        self.before = {name: array.copy() for name, array in shared.items()}
 
     @property
     def query(self) -> Query:
@@ -131,25 +131,31 @@ def check_repeats(subject: InstructionSubject) -> None:
         "the same one: nothing but the query and the catalog is looked at",
         "draw by the seed that prepare(context) brings and the user, not anew",
     )
+
+
+def check_turns(subject: InstructionSubject) -> None:
+    """A query's instruction is the same whatever was asked before."""
     builder, queries = subject.make(), subject.split.test.queries
     asked = [builder.build(queries[i], subject.split.catalog) for i in (0, 1, 0)]
     demand(
-        asked[0] == asked[2] == first,
+        asked[0] == asked[2],
         "another instruction for a query after others were asked",
         "the same one: a run that goes on after a crash asks the rest alone",
         "draw by the seed that prepare(context) brings and the user, and keep no count",
     )
-    demand(
-        all(map(np.array_equal, subject.before, _columns(queries))),
-        "queries were written to",
-        "that they stay as they were: others read them too",
-        "work on a copy",
-    )
 
 
-def _columns(queries: Queries) -> list[NDArray[Any]]:
-    columns = [queries.user, queries.history.values, queries.candidates]
-    return [column for column in columns if column is not None]
+def check_given(subject: InstructionSubject) -> None:
+    """Queries are read, not written."""
+    queries = subject.split.test.queries
+    subject.make().build(queries[0], subject.split.catalog)
+    for name, array in query_arrays("queries", queries).items():
+        demand_equal(
+            array,
+            subject.before[name],
+            f"{name} as it was: others read it too",
+            "work on a copy",
+        )
 
 
 def check_cold(subject: InstructionSubject) -> None:
@@ -170,5 +176,7 @@ CHECKS: tuple[Check[InstructionSubject], ...] = (
     Check("junk", "junk reads as nothing", check_junk),
     Check("positions", "parsed positions are in range and unique", check_positions),
     Check("truth", "the prompt does not depend on the target", check_repeats),
+    Check("turns", "the prompt does not depend on what was asked before", check_turns),
+    Check("given", "what is given is not changed", check_given),
     Check("cold", "an empty history and a single candidate are asked", check_cold),
 )

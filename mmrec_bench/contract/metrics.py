@@ -135,13 +135,19 @@ def check_given(subject: MetricSubject) -> None:
         arrays["histories"] = outcomes.histories.values
     arrays |= {f"vectors[{name!r}]": one for name, one in outcomes.vectors.items()}
     before = {name: array.copy() for name, array in arrays.items()}
-    first = subject.make().measure(outcomes).value
+    subject.make().measure(outcomes)
     for name, array in arrays.items():
         demand_equal(
             array, before[name], f"{name} as it was: other metrics read it too", "work on a copy"
         )
+
+
+def check_repeats(subject: MetricSubject) -> None:
+    """The same outcomes have the same value."""
+    outcomes = subject.drawn()
+    first, again = (subject.make().measure(outcomes).value for _ in range(2))
     demand_equal(
-        np.array([subject.make().measure(outcomes).value]),
+        np.array([again]),
         np.array([first]),
         "the same value for the same outcomes",
         "draw nothing, or by a seed of its own",
@@ -183,4 +189,5 @@ CHECKS: tuple[Check[MetricSubject], ...] = (
     Check("ties", "expected ties lie between the best and the worst order", check_ties),
     Check("nothing", "no case is undefined, not 0", check_nothing),
     Check("given", "what is given is not changed", check_given),
+    Check("repeats", "the same outcomes have the same value", check_repeats),
 )

@@ -82,7 +82,7 @@ def check_batch(subject: RecommenderSubject) -> None:
     recommender, queries = subject.fitted, subject.queries
     whole = _score(recommender, queries)
     mend = "look for a mean, a maximum or a padding that is taken over the batch"
-    near = {"rtol": 1e-4, "atol": 1e-4 * _size(whole)}
+    near = {"rtol": 1e-4, "atol": 1e-4 * min(1.0, _size(whole))}
     for i in (0, len(queries) - 1):
         alone = _score(recommender, queries[i : i + 1])
         demand_equal(alone[0], whole[i], f"{_ALONE}, not on its batch", mend, **near)
@@ -234,7 +234,7 @@ def _check_cold_among_others(subject: RecommenderSubject) -> None:
                 f"{_ALONE}, also where it is empty, or the one before it",
                 "look for an index that takes the last item of a history that has none",
                 rtol=1e-4,
-                atol=1e-4 * _size(whole),
+                atol=1e-4 * min(1.0, _size(whole)),
             )
 
 

@@ -56,13 +56,11 @@ class RecommenderSubject:
             "data.interactions.timestamp": self.data.interactions.timestamp,
             **{f"data.modalities[{name!r}]": one for name, one in self.data.modalities.items()},
         }
-        for name, queries in (("queries", self.queries), ("data.validation", self.data.validation)):
-            found[f"{name}.user"] = queries.user
-            found[f"{name}.history"] = queries.history.values
-            found[f"{name}.history.offsets"] = queries.history.offsets
-            if queries.candidates is not None:
-                found[f"{name}.candidates"] = queries.candidates
-        return found
+        return {
+            **found,
+            **query_arrays("queries", self.queries),
+            **query_arrays("data.validation", self.data.validation),
+        }
 
     @cached_property
     def fitted(self) -> Recommender:
@@ -96,6 +94,18 @@ class RecommenderSubject:
         if candidates is None:
             raise DoesNotApplyError("the split lists no candidates")
         return candidates
+
+
+def query_arrays(name: str, queries: Queries) -> dict[str, NDArray[Any]]:
+    """Return the arrays of queries, by what they are called."""
+    found: dict[str, NDArray[Any]] = {
+        f"{name}.user": queries.user,
+        f"{name}.history": queries.history.values,
+        f"{name}.history.offsets": queries.history.offsets,
+    }
+    if queries.candidates is not None:
+        found[f"{name}.candidates"] = queries.candidates
+    return found
 
 
 def toy_modalities(cls: type[Recommender], split: Split) -> dict[str, FloatArray]:

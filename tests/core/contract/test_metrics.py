@@ -1,5 +1,6 @@
 """Each rule for metrics is broken here, and found."""
 
+import random
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -67,6 +68,11 @@ class Scales(ToyMetric):
         return super().measure(outcomes)
 
 
+class Draws(ToyMetric):
+    def measure(self, outcomes: Outcomes) -> Measurement:  # noqa: ARG002
+        return Measurement(random.Random().random())
+
+
 class Undecided(ToyMetric):
     higher_is_better = "yes"
 
@@ -98,6 +104,7 @@ def test_a_good_metric_fails_nothing() -> None:
         (LuckyTies, "ties"),
         (Writes, "given"),
         (Scales, "given"),
+        (Draws, "repeats"),
         (Undecided, "says"),
         (Renamed, "says"),
         (Endless, "value"),
