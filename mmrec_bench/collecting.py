@@ -6,7 +6,7 @@ from pathlib import Path
 from mmrec_bench import guard
 from mmrec_bench.config import MODALITIES, Component, RunConfig
 from mmrec_bench.descriptions import describe_catalog
-from mmrec_bench.errors import ConfigError
+from mmrec_bench.errors import ConfigError, PluginError
 from mmrec_bench.evaluation import validate, validate_by
 from mmrec_bench.examples import TrainingExamples
 from mmrec_bench.interfaces import (
@@ -18,11 +18,12 @@ from mmrec_bench.interfaces import (
     PreparesInstructions,
     TrainingData,
 )
+from mmrec_bench.itemkeys import reads_of
 from mmrec_bench.pictures import with_images, with_vectors
 from mmrec_bench.planning import PlannedRun, Task, modality_sections
 from mmrec_bench.plugins import Plugins
-from mmrec_bench.types import Catalog, FloatArray, Instruction, Query
-from mmrec_bench.vectors import encode_catalog, looks_at_pictures
+from mmrec_bench.types import Catalog, FloatArray, Instruction, Message, Query
+from mmrec_bench.vectors import encode_catalog
 
 
 def training_data(
@@ -75,7 +76,7 @@ def training_data(
 
 
 class GuardedBuilder:
-    """A builder that, where it raises inside a model, is blamed in the model's place."""
+    """A builder that is blamed itself where it raises, or gives what cannot be, inside a model."""
 
     def __init__(self, builder: InstructionBuilder, name: str) -> None:
         self.builder, self.name = builder, name
@@ -83,12 +84,39 @@ class GuardedBuilder:
     def build(self, query: Query, catalog: Catalog) -> Instruction:
         """Ask for one query, as the builder does."""
         with guard.calling("instructions", self.name, self.builder, "build"):
-            return self.builder.build(query, catalog)
+            built = self.builder.build(query, catalog)
+        if wrong := _malformed(built, query):
+            raise PluginError(f"{self._whose} built {wrong}")
+        return built
 
     def parse(self, text: str, instruction: Instruction) -> list[int]:
         """Read an answer, as the builder does."""
         with guard.calling("instructions", self.name, self.builder, "parse"):
-            return self.builder.parse(text, instruction)
+            found = self.builder.parse(text, instruction)
+        n = len(instruction.labels)
+        if not isinstance(found, list) or not all(type(i) is int and 0 <= i < n for i in found):
+            raise PluginError(
+                f"{self._whose} parsed {found!r:.80}, expected a list of positions 0 to {n - 1}"
+            )
+        return found
+
+    @property
+    def _whose(self) -> str:
+        return f"instructions {self.name!r} of {guard.owner_of(self.builder)}"
+
+
+def _malformed(built: object, query: Query) -> str | None:
+    """Say what is wrong with an instruction; None where it is well."""
+    if not isinstance(built, Instruction):
+        return f"{type(built).__name__}, expected Instruction"
+    messages = built.messages
+    if not messages or not all(isinstance(message, Message) for message in messages):
+        return f"messages {messages!r:.80}, expected one or more of type Message"
+    n = 0 if query.candidates is None else len(query.candidates)
+    for name, names in (("labels", built.labels), ("answers", built.answers)):
+        if len(names) != n or not all(isinstance(one, str) for one in names):
+            return f"{name} {names!r:.80}, expected {n} strings, one a candidate"
+    return None
 
 
 def _create_builder(plugins: Plugins, component: Component) -> InstructionBuilder:
@@ -192,7 +220,7 @@ def item_vectors(
         )
     with guard.calling("encoder", component.name, encoder, "encode"):
         vectors = encode_catalog(catalog, encoder, component.name)
-    if looks_at_pictures(encoder) or section != "vectors":
+    if reads_of(encoder, component.name) == "picture" or section != "vectors":
         return vectors  # the catalog's pictures are what the run is shown
     seed = config.protocol.data_seed
     return with_vectors(vectors, catalog.items, config.images, seed)

@@ -1,12 +1,12 @@
-"""What pictures show, in words, remembered by the content of the picture."""
+"""What pictures show, in words, remembered by what the encoder looks at."""
 
 import hashlib
 import json
 from pathlib import Path
 
 from mmrec_bench.files import atomic_write
-from mmrec_bench.images import content_keys
 from mmrec_bench.interfaces import Describer
+from mmrec_bench.itemkeys import item_keys, reads_of
 from mmrec_bench.paths import cache_dir
 from mmrec_bench.progress import progress
 from mmrec_bench.types import Catalog, Item
@@ -17,16 +17,19 @@ _BATCH = 32
 def describe_catalog(catalog: Catalog, encoder: Describer, name: str) -> Catalog:
     """Return the catalog with `image_words` from the encoder.
 
-    Words are cached below the cache folder under the hash of the first picture's bytes, per
-    encoder fingerprint, so that a changed picture or encoder is described anew.
+    Words are cached below the cache folder, per encoder fingerprint, under the hash of the first
+    picture's bytes, or of the words that it reads, so that a changed picture or encoder is
+    described anew. One that looks at the item itself (`encodes = "item"`) is asked each time.
     """
-    keys = content_keys(catalog)
+    reads = reads_of(encoder, name)
+    keys = item_keys(catalog, reads)
     mark = hashlib.sha256(encoder.fingerprint().encode()).hexdigest()[:16]
     path = cache_dir() / "descriptions" / f"{name}-{mark}.json"
-    known = _read(path)
+    known = {} if reads == "item" else _read(path)
     todo = [catalog[index] for index, key in keys.items() if key not in known]
     if todo:
         known.update(_describe(todo, keys, encoder, name))
+    if todo and reads != "item":
         atomic_write(path, json.dumps(known, sort_keys=True).encode())
     words: list[tuple[str, ...]] = [()] * len(catalog)
     for index, key in keys.items():

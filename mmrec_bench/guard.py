@@ -1,10 +1,13 @@
 """The seam to plugins' code: whatever it raises becomes one PluginError that says whose it is.
 
 Errors made on purpose (`MMRecError`), Ctrl-C and a full disk pass through as they are. The only
-broad `except` that keeps an error is here.
+broad `except` that keeps an error is here. Standard output and error are put back where it replaced
+them.
 """
 
 import errno
+import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -91,6 +94,7 @@ def blaming(
     """
     outer = _JOURNAL.step
     _JOURNAL.enter(step or outer)
+    streams = sys.stdout, sys.stderr
     try:
         yield
     except (KeyboardInterrupt, GeneratorExit):
@@ -107,6 +111,8 @@ def blaming(
         raise PluginError(f"{what}: {explain(error, owner)}") from error
     finally:
         _JOURNAL.enter(outer)
+        if threading.current_thread() is threading.main_thread():  # others come and go in between
+            sys.stdout, sys.stderr = streams
 
 
 def explain(error: BaseException, owner: object = None) -> str:

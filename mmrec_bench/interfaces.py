@@ -129,6 +129,8 @@ class Encoder(Protocol):
       cached by them.
     - "words": the item's title, text, attributes and image words; rows are cached by all of them.
     - "item": the item's id or whatever else; rows are asked for in every run.
+
+    The words of a `Describer` are cached by the same.
     """
 
     def encode(self, items: Sequence[Item]) -> FloatArray:

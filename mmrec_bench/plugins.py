@@ -71,6 +71,8 @@ class Plugins:
     with_commands: set[str] = field(default_factory=set)
     commands: dict[str, str] = field(default_factory=dict)
     """Command -> the distribution that added it."""
+    files: dict[Path, LoadedPlugin] = field(default_factory=dict)
+    """Real path of a one-file plugin -> what was loaded, whose distribution is the path given."""
 
     def __getitem__(self, kind: str) -> Registry:
         return self.registries[kind]
@@ -215,9 +217,10 @@ def load_file(plugins: Plugins, path: Path) -> LoadedPlugin:
     """
     path = path.absolute()
     owner = str(path)
-    for one in plugins.loaded:
-        if one.distribution == owner:
-            return one
+    if not owner.isprintable():  # a file's name is bytes, and need not be a text
+        raise ConfigError(f"plugin file {owner!r} has a name that cannot be shown; rename it")
+    if (known := plugins.files.get(path.resolve())) is not None:
+        return known
     try:
         mark = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     except OSError as error:
@@ -230,8 +233,10 @@ def load_file(plugins: Plugins, path: Path) -> LoadedPlugin:
         _register(plugins, module, owner, Origin(owner, module.__name__, mark))
     except PluginError as error:
         raise PluginError(f"{what}: {error}") from error
-    plugins.loaded.append(LoadedPlugin(path.stem, owner, mark, module.__name__))
-    return plugins.loaded[-1]
+    loaded = LoadedPlugin(path.stem, owner, mark, module.__name__)
+    plugins.loaded.append(loaded)
+    plugins.files[path.resolve()] = loaded
+    return loaded
 
 
 def _module_of(path: Path) -> ModuleType:
@@ -243,7 +248,7 @@ def _module_of(path: Path) -> ModuleType:
     name = re.sub(r"\W", "_", path.stem)
     taken = sys.modules.get(name) or importlib.util.find_spec(name)
     where = getattr(taken, "origin", None) or getattr(taken, "__file__", None) or "Python itself"
-    if taken is not None and Path(where).absolute() != path:
+    if taken is not None and Path(where).resolve() != path.resolve():
         raise ConfigError(
             f"plugin file {path} would hide the module {name!r} of {where}; rename the file"
         )

@@ -270,6 +270,12 @@ class InstructionBuilderTests(_ComponentTests):
         """C labels, all different, and C answers."""
         _keep(instructions.check_labels, subject)
 
+    def test_answers_are_in_the_order_of_the_candidates(
+        self, subject: instructions.InstructionSubject
+    ) -> None:
+        """Reversing the candidates reverses the answers."""
+        _keep(instructions.check_order, subject)
+
     def test_every_label_and_answer_is_read_back(
         self, subject: instructions.InstructionSubject
     ) -> None:
@@ -350,6 +356,14 @@ class EncoderTests(_ComponentTests):
         with caplog.at_level(logging.ERROR):
             _keep(encoders.check_without, subject)
 
+    def test_a_row_depends_on_what_encodes_says(self, subject: encoders.EncoderSubject) -> None:
+        """The same picture, or the same words, of another item."""
+        _keep(encoders.check_reads, subject)
+
+    def test_items_are_not_changed(self, subject: encoders.EncoderSubject) -> None:
+        """Others read them too."""
+        _keep(encoders.check_given, subject)
+
     def test_words_are_a_tuple_an_item(self, subject: encoders.EncoderSubject) -> None:
         """The same words whatever the neighbours."""
         _keep(encoders.check_words, subject)
@@ -386,6 +400,10 @@ class MetricTests(_ComponentTests):
     def test_expected_ties_lie_between_the_bounds(self, subject: metrics.MetricSubject) -> None:
         """The best and the worst order of equal scores."""
         _keep(metrics.check_ties, subject)
+
+    def test_a_target_that_was_left_out_is_a_miss(self, subject: metrics.MetricSubject) -> None:
+        """Leaving out what is hard raises no mean."""
+        _keep(metrics.check_left_out, subject)
 
     def test_no_case_is_undefined(self, subject: metrics.MetricSubject) -> None:
         """NaN, never 0."""

@@ -1,7 +1,6 @@
 """Vectors of a catalog's items from an encoder, remembered by the pictures or the words."""
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Container, Iterable, Iterator
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 
 from mmrec_bench.errors import ConfigError, PluginError, StorageError
 from mmrec_bench.files import LockHolder, locked, read_arrays, remove_temporary, write_arrays
-from mmrec_bench.images import content_keys
 from mmrec_bench.interfaces import Encoder
+from mmrec_bench.itemkeys import item_keys, reads_of
 from mmrec_bench.paths import cache_dir
 from mmrec_bench.progress import progress
 from mmrec_bench.types import Catalog, FloatArray, Item
@@ -49,18 +48,19 @@ def encode_catalog(catalog: Catalog, encoder: Encoder, name: str) -> FloatArray:
 
     Raises:
         ConfigError: an encoder that looks at items or words has a vector for none of them.
-        PluginError: the encoder gives another shape, or rows that are neither finite nor all NaN.
+        PluginError: the encoder gives another shape, or rows that are neither finite nor all NaN,
+            or says that they depend on something unknown.
         StorageError: the cache cannot be written.
     """
-    kind = getattr(encoder, "encodes", "picture")
-    if kind == "item":
+    reads = reads_of(encoder, name)
+    if reads == "item":
         return _checked(_encode_items(catalog, encoder, name), catalog, name)
-    keys = _word_keys(catalog) if kind == "words" else content_keys(catalog)
+    keys = item_keys(catalog, reads)
     rows = _rows(keys, catalog, encoder, name) if keys else {}
     vectors = np.full((len(catalog), _width(rows, catalog, encoder, name)), np.nan, np.float32)
     for index, key in keys.items():
         vectors[index] = rows[key]
-    if kind == "words":
+    if reads == "words":
         return _checked(vectors, catalog, name)
     broken = [index for index in keys if np.isnan(vectors[index, 0])]
     if broken:
@@ -69,11 +69,6 @@ def encode_catalog(catalog: Catalog, encoder: Encoder, name: str) -> FloatArray:
             *(len(broken), len(keys), catalog[broken[0]].images[0]),
         )
     return vectors
-
-
-def looks_at_pictures(encoder: Encoder) -> bool:
-    """Say whether the encoder's rows come from the catalog's pictures."""
-    return getattr(encoder, "encodes", "picture") not in ("item", "words")
 
 
 def _encode_items(catalog: Catalog, encoder: Encoder, name: str) -> FloatArray:
@@ -100,16 +95,6 @@ def _checked(vectors: FloatArray, catalog: Catalog, name: str) -> FloatArray:
             *(len(without), len(catalog), name, catalog.items[without[0]]),
         )
     return vectors
-
-
-def _word_keys(catalog: Catalog) -> dict[int, str]:
-    """Return item number -> hash of all that stands of it in words, for the items that have any."""
-    keys = {}
-    for item in catalog:
-        words = [item.title, item.text, sorted(item.attributes.items()), list(item.image_words)]
-        if any(words):
-            keys[item.index] = hashlib.sha256(json.dumps(words).encode()).hexdigest()
-    return keys
 
 
 def _rows(keys: dict[int, str], catalog: Catalog, encoder: Encoder, name: str) -> Rows:

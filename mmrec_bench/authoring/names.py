@@ -14,6 +14,9 @@ from mmrec_bench.plugins import Plugins
 LONGEST = 30
 """So that no line of what is written grows past its width."""
 
+_UNSEEN = frozenset({"build", "dist", "node_modules", "tests", "venv"})
+"""Folders that a build, ruff, pytest or our own .gitignore passes over."""
+
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _IMPORTED = frozenset(
     (
@@ -60,8 +63,10 @@ def names_of(name: str, kind: str, plugins: Plugins) -> Names:
             f"single hyphens, beginning with a letter{hint}"
         )
     package = name.replace("-", "_")
-    if keyword.iskeyword(package) or package in sys.stdlib_module_names or package == "tests":
+    if keyword.iskeyword(package) or package in sys.stdlib_module_names:
         raise ConfigError(f"{package!r} is a word of Python or a module of its own; choose another")
+    if package in _UNSEEN:
+        raise ConfigError(f"a folder {package!r} is passed over by builds; choose another name")
     taken = {(dist.metadata["Name"] or "").lower().replace("_", "-") for dist in distributions()}
     if name in taken:
         raise ConfigError(f"a distribution {name!r} is installed; choose another name")

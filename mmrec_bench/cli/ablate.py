@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from mmrec_bench import revisiting
-from mmrec_bench.cli import echo_json
+from mmrec_bench.cli.output import echo_json
 from mmrec_bench.config import Images
 from mmrec_bench.planning import Workspace
 from mmrec_bench.plugins import installed

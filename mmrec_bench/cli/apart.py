@@ -58,7 +58,7 @@ def _write_journal(journal: IO[bytes]) -> None:
 
     # Registered before any plugin's, so that it is called after them.
     atexit.register(write, _ENDED)
-    guard.keep_journal(lambda step: write(" ".join(step.split()).encode()))
+    guard.keep_journal(lambda step: write(" ".join(step.split()).encode(errors="replace")))
 
 
 def _name(number: int) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 
 import click
 
-from mmrec_bench.cli import echo_json
 from mmrec_bench.cli.options import FOLDER
+from mmrec_bench.cli.output import echo_json
 from mmrec_bench.config import parse_override
 from mmrec_bench.contract.findings import Result
-from mmrec_bench.contract.registered import Asked, check, components_of
+from mmrec_bench.contract.prepared import Asked
+from mmrec_bench.contract.registered import check, components_of
 from mmrec_bench.errors import ConfigError, MMRecError
 from mmrec_bench.paths import data_root as default_data_root
 from mmrec_bench.plugins import KINDS, installed

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mmrec_bench.cli import echo_json
+from mmrec_bench.cli.output import echo_json
 from mmrec_bench.cli.show import find_record
 from mmrec_bench.comparison import Comparison, compare, load_groups
 from mmrec_bench.errors import UnknownNameError

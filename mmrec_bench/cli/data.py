@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mmrec_bench.cli import echo_json
+from mmrec_bench.cli.output import echo_json
 from mmrec_bench.config import merge_overrides
 from mmrec_bench.errors import ConfigError
 from mmrec_bench.interfaces import Fetches, FetchProgress

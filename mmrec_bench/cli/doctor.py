@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from mmrec_bench import guard
-from mmrec_bench.cli import echo_json
+from mmrec_bench.cli.output import echo_json
 from mmrec_bench.errors import MMRecError
 from mmrec_bench.interfaces import ReportsSearch
 from mmrec_bench.paths import cache_dir, data_root

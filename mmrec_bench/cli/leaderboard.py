@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from mmrec_bench.cli import echo_json
+from mmrec_bench.cli.output import echo_json
 from mmrec_bench.errors import ConfigError
 from mmrec_bench.files import atomic_write, is_stream
 from mmrec_bench.leaderboard import FORMATS, Board, build, render, to_blocks, to_values

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import click
 
-from mmrec_bench.cli import echo_json
+from mmrec_bench.cli.output import echo_json
 from mmrec_bench.plugins import installed
 from mmrec_bench.registry import Registry
 from mmrec_bench.terminal import Table, show

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import click
 
-from mmrec_bench.cli import echo_json
+from mmrec_bench.cli.output import echo_json
 from mmrec_bench.plugins import installed
 
 

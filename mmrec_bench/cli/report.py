@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mmrec_bench.cli import echo_json
+from mmrec_bench.cli.output import echo_json
 from mmrec_bench.plugins import installed
 from mmrec_bench.report import ReportOptions, build_report
 from mmrec_bench.report.serving import serve

@@ -9,7 +9,6 @@ import click
 import yaml
 
 from mmrec_bench import planning, runner
-from mmrec_bench.cli import echo_json
 from mmrec_bench.cli.options import (
     hear,
     resolve_config,
@@ -18,6 +17,7 @@ from mmrec_bench.cli.options import (
     where_it_runs,
     who_hears,
 )
+from mmrec_bench.cli.output import echo_json
 from mmrec_bench.config import parse_override
 from mmrec_bench.errors import ConfigError
 from mmrec_bench.paths import data_root as default_data_root

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import yaml
 
-from mmrec_bench.cli import echo_json
+from mmrec_bench.cli.output import echo_json
 from mmrec_bench.errors import UnknownNameError
 from mmrec_bench.records import Stored, read_record, record_files
 from mmrec_bench.tables import record_table

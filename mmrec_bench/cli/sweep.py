@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from mmrec_bench.cli import echo_json
 from mmrec_bench.cli.options import hear, where_it_runs, who_hears
+from mmrec_bench.cli.output import echo_json
 from mmrec_bench.paths import data_root as default_data_root
 from mmrec_bench.planning import Workspace
 from mmrec_bench.plugins import installed

@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 
 from mmrec_bench import planning, runner
-from mmrec_bench.cli import echo_json
 from mmrec_bench.cli.options import (
     FILE,
     hear,
@@ -15,6 +14,7 @@ from mmrec_bench.cli.options import (
     where_it_runs,
     who_hears,
 )
+from mmrec_bench.cli.output import echo_json
 from mmrec_bench.config import RunConfig, parse_override
 from mmrec_bench.configfile import check_writable, default_path, write_config
 from mmrec_bench.objective import DEFAULT_METRIC, Search

@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -77,13 +79,14 @@ def check_config(config: ComponentConfig) -> None:
         "every option: a run is known by its options, and two that differ must not be one",
         "write no exclude=True",
     )
-    again = cls.model_validate_json(config.model_dump_json())
-    demand(
-        again == config,
-        f"{again!r} after JSON, from {config!r}",
-        "the same options",
-        "use types that JSON can hold, e.g. float, str, tuple[str, ...], Path",
-    )
+    for one in (config, *_others(config)):
+        again = cls.model_validate_json(one.model_dump_json())
+        demand(
+            again == one,
+            f"{again!r} after JSON, from {one!r}",
+            "the same options",
+            "use types that JSON holds whole, e.g. float, str, tuple[str, ...], Path",
+        )
     try:
         cls.model_validate({**config.model_dump(), "no_such_option": 1})
     except ValidationError as error:
@@ -95,6 +98,39 @@ def check_config(config: ComponentConfig) -> None:
         "that it is refused by name",
         "keep ComponentConfig's extra='forbid'",
     )
+
+
+def _others(config: ComponentConfig) -> Iterator[ComponentConfig]:
+    """Yield the options with another value of one of them, for each that such is found of."""
+    cls, given = type(config), config.model_dump()
+    for name, field in cls.model_fields.items():
+        for value in _values(getattr(config, name), field.annotation):
+            try:
+                other = cls.model_validate({**given, name: value})
+            except ValidationError:
+                continue
+            if other != config:
+                yield other
+
+
+def _values(value: Any, annotation: Any) -> Iterator[Any]:  # noqa: ANN401 - of an option
+    """Yield values like one of an option's, some of which its type and bounds may allow."""
+    yield from get_args(annotation)  # of a Literal
+    match value:
+        case bool():
+            yield not value
+        case int():
+            yield from (value + 1, value - 1)
+        case float():  # with all its digits
+            yield from (value * 1.0123456789, value / 1.0123456789, 0.123456789, 1.23456789)
+        case Path():
+            yield Path("Other") / "path.txt"
+        case str():
+            yield from (f"{value}_Other", "Other, ä")
+        case tuple() | list():
+            yield from ([*value, *value], list(value)[::-1])
+        case None:
+            yield from (3, 0.123456789, "Other", True, ["Other"])
 
 
 def check_options(config: type[ComponentConfig]) -> None:

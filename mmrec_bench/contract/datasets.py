@@ -133,6 +133,13 @@ def check_card(subject: DatasetSubject) -> None:
         "source and licence",
         'fill in DataCard(source=..., licence=...); "none stated" where the publisher is silent',
     )
+    odd = [f"{name} = {n!r}" for name, n in card.counts.items() if type(n) is not int]
+    demand(
+        not odd,
+        f"counts {', '.join(odd)}",
+        "an int for each count: they are written as JSON",
+        "write int(...)",
+    )
 
 
 def check_name(subject: DatasetSubject) -> None:

@@ -1,12 +1,16 @@
 """The contract of an `Encoder` and of a `Describer`."""
 
+import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from mmrec_bench.contract.findings import Check, DoesNotApplyError, demand, demand_equal
 from mmrec_bench.interfaces import Describer, Encoder
+from mmrec_bench.itemkeys import Reads
 from mmrec_bench.types import FloatArray, Item
 
 N_WITHOUT = 3
@@ -25,23 +29,48 @@ class EncoderSubject:
     make: Callable[[], object]
     items: Sequence[Item]
 
+    def __post_init__(self) -> None:
+        """Keep a copy of the items, before any check lets the encoder see them."""
+        self.before = [replace(item, attributes=dict(item.attributes)) for item in self.items]
+
     def encode(self, items: Sequence[Item]) -> FloatArray:
         """Encode with a new encoder, where it gives vectors."""
         encoder = self.make()
         if not isinstance(encoder, Encoder):
             raise DoesNotApplyError("it gives words, not vectors")
-        return encoder.encode(items)
+        return encoder.encode(list(items))
 
     def describe(self, items: Sequence[Item]) -> list[tuple[str, ...]]:
         """Describe with a new encoder, where it gives words."""
         encoder = self.make()
         if not isinstance(encoder, Describer):
             raise DoesNotApplyError("it gives vectors, not words")
-        return encoder.describe(items)
+        return encoder.describe(list(items))
 
-    def looks_at_pictures(self) -> bool:
-        """Say whether rows come from pictures alone."""
-        return getattr(self.make(), "encodes", "picture") not in ("item", "words")
+    def reads(self) -> str:
+        """Say what rows depend on."""
+        return str(getattr(self.make(), "encodes", "picture"))
+
+    def others(self) -> list[Item]:
+        """Return other items with the same first pictures, or the same words."""
+        if self.reads() == "words":
+            return [
+                replace(item, index=99 - item.index, id=f"other-{item.id}", images=())
+                for item in self.items
+            ]
+        return [
+            Item(99 - i, f"other-{i}", f"title {i}", images=_copied(item.images))
+            for i, item in enumerate(self.items)
+        ]
+
+
+def _copied(images: Sequence[Path]) -> tuple[Path, ...]:
+    """Copy an item's first picture, and put another behind it."""
+    if not images or not images[0].exists():
+        return tuple(images)
+    copy = images[0].with_name(f"copy-{images[0].name}")
+    shutil.copyfile(images[0], copy)
+    return (copy, images[0].with_name("0.png"))
 
 
 def check_offers(subject: EncoderSubject) -> None:
@@ -69,6 +98,45 @@ def check_offers(subject: EncoderSubject) -> None:
         "another fingerprint for the same options",
         "the same one",
         "leave out times, paths and object ids",
+    )
+
+
+def check_reads(subject: EncoderSubject) -> None:
+    """A row depends on what `encodes` says alone; it is cached by that."""
+    reads = subject.reads()
+    demand(
+        reads in get_args(Reads),
+        f"encodes = {reads!r}",
+        f"one of {', '.join(map(repr, get_args(Reads)))}",
+        'write `encodes: ClassVar[str] = "picture"`, or what it reads',
+    )
+    if reads == "item":
+        raise DoesNotApplyError("it looks at the item itself, and is asked anew in every run")
+    what = "words" if reads == "words" else "bytes of the first picture"
+    mend = f'read the {what} alone, or write `encodes: ClassVar[str] = "item"`'
+    expected = f"the same for another item of the same {what}: it is cached by them"
+    encoder, others = subject.make(), subject.others()
+    if isinstance(encoder, Encoder):
+        found, wanted = encoder.encode(others), subject.encode(subject.items)
+        demand_equal(found, wanted, expected, mend, rtol=1e-4, atol=1e-4)
+    if isinstance(encoder, Describer):
+        told = encoder.describe(others)
+        demand(told == subject.describe(subject.items), f"other words, {told}", expected, mend)
+
+
+def check_given(subject: EncoderSubject) -> None:
+    """Items are read, not written."""
+    items = list(subject.items)
+    encoder = subject.make()
+    if isinstance(encoder, Encoder):
+        encoder.encode(items)
+    if isinstance(encoder, Describer):
+        encoder.describe(items)
+    demand(
+        items == subject.before,
+        "items that were changed, or a list that was",
+        "items as they were: others read them too",
+        "work on a copy",
     )
 
 
@@ -121,7 +189,7 @@ def check_batch(subject: EncoderSubject) -> None:
 def check_without(subject: EncoderSubject) -> None:
     """No picture, a missing file and a torn one give NaN, or no words; none of them raises."""
     without = subject.items[-N_WITHOUT:]
-    if not subject.looks_at_pictures():
+    if subject.reads() != "picture":
         raise DoesNotApplyError("it looks at the item, not at its picture")
     encoder = subject.make()
     if isinstance(encoder, Encoder):
@@ -168,6 +236,8 @@ CHECKS: tuple[Check[EncoderSubject], ...] = (
     Check("offers", "it encodes or describes, under a fingerprint", check_offers),
     Check("vectors", "vectors are (n, D), each row finite or all NaN", check_vectors),
     Check("batch", "a row depends on its item alone", check_batch),
+    Check("reads", "a row depends on what `encodes` says alone", check_reads),
+    Check("given", "what is given is not changed", check_given),
     Check("without", "items without a usable picture have no vector and no words", check_without),
     Check("words", "words are a tuple an item", check_words),
 )

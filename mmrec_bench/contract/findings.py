@@ -150,3 +150,8 @@ def demand_equal(
             expected,
             mend,
         )
+
+
+def size_of(values: NDArray[Any]) -> float:
+    """Return the largest absolute value: what rounding is a part of."""
+    return float(np.abs(values).max(initial=0.0, where=np.isfinite(values)))

@@ -76,6 +76,27 @@ def check_labels(subject: InstructionSubject) -> None:
     )
 
 
+def check_order(subject: InstructionSubject) -> None:
+    """Reversing the candidates reverses the answers."""
+    query = subject.query
+    turned = subject.build(Query(query.user, query.history, subject.candidates[::-1].copy()))
+    first = subject.build()
+    # An answer may begin with its label, e.g. "A: oak lamp", which stays where it is.
+    kept = list(first.answers) == list(reversed(turned.answers))
+    kept = kept or _unlabelled(first) == list(reversed(_unlabelled(turned)))
+    demand(
+        kept,
+        f"answers {first.answers!r:.80}, and {turned.answers!r:.80} of the reversed candidates",
+        "one answer a candidate, in the order of query.candidates: scores are read off by it",
+        "go through query.candidates as they come, and shuffle in the prompt alone",
+    )
+
+
+def _unlabelled(instruction: Instruction) -> list[str]:
+    pairs = zip(instruction.labels, instruction.answers, strict=True)
+    return [answer.removeprefix(label).removesuffix(label) for label, answer in pairs]
+
+
 def check_read_back(subject: InstructionSubject) -> None:
     """`parse` understands what `build` offers."""
     builder = subject.make()
@@ -172,6 +193,7 @@ def check_cold(subject: InstructionSubject) -> None:
 
 CHECKS: tuple[Check[InstructionSubject], ...] = (
     Check("labels", "every candidate has a label and an answer", check_labels),
+    Check("order", "answers are in the order of the candidates", check_order),
     Check("parse", "every label and answer is read back", check_read_back),
     Check("junk", "junk reads as nothing", check_junk),
     Check("positions", "parsed positions are in range and unique", check_positions),

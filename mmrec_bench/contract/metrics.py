@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmrec_bench import ranks as ranking
+from mmrec_bench.contract import toys
 from mmrec_bench.contract.findings import Check, DoesNotApplyError, demand, demand_equal
 from mmrec_bench.interfaces import Metric
 from mmrec_bench.types import Measurement, Outcomes
@@ -17,7 +19,8 @@ class MetricSubject:
 
     Attributes:
         make: returns a new one.
-        outcomes: toy scores (B, C) -> what a metric sees; e.g. `toys.toy_outcomes`.
+        outcomes: toy scores (B, C) -> what a metric sees; e.g. `toys.toy_outcomes`. Most checks
+            then rank several targets in some of the cases.
         name: as asked for, e.g. "ndcg@10"; "" where that is not known.
     """
 
@@ -26,15 +29,29 @@ class MetricSubject:
     name: str = ""
 
     def drawn(self) -> Outcomes:
-        """Outcomes of random scores."""
-        return self.outcomes(np.random.default_rng(0).normal(size=(10, 6)).tolist())
+        """Outcomes of random scores, with one to three targets a case."""
+        return self._several(np.random.default_rng(0).normal(size=(10, 6)))
 
     def tied(self) -> Outcomes:
         """Outcomes of random scores that often tie, some of them left out."""
         scores = np.random.default_rng(1).integers(0, 3, size=(10, 6)).astype(np.float64)
         scores[3] = np.nan
         scores[5, ::2] = np.nan
-        return self.outcomes(scores.tolist())
+        return self._several(scores)
+
+    def _several(self, scores: NDArray[np.float64]) -> Outcomes:
+        ranks = toys.toy_outcomes(scores, n_targets=3).ranks
+        return replace(self.outcomes(scores.tolist()), ranks=ranks)
+
+    def last_and_left_out(self) -> tuple[Outcomes, Outcomes]:
+        """Outcomes of one target a case: ranked last, and left out; the lists are the same."""
+        scores = np.tile(np.arange(6.0), (10, 1))
+        column = toys.target_columns(len(scores))[:, None]
+        np.put_along_axis(scores, column, -1.0, axis=1)
+        last = self.outcomes(scores.tolist())
+        np.put_along_axis(scores, column, np.nan, axis=1)
+        ranks = replace(self.outcomes(scores.tolist()).ranks, top=last.ranks.top)
+        return last, replace(last, ranks=ranks)
 
 
 def check_says(subject: MetricSubject) -> None:
@@ -171,6 +188,27 @@ def check_ties(subject: MetricSubject) -> None:
     )
 
 
+def check_left_out(subject: MetricSubject) -> None:
+    """A target that the model left out counts as a miss: never more than the last place."""
+    last, left_out = subject.last_and_left_out()
+    metric = subject.make()
+    for ties in ("expected", "optimistic", "pessimistic"):
+        wanted = metric.measure(replace(last, ties=ties)).per_case
+        found = metric.measure(replace(left_out, ties=ties)).per_case
+        if wanted is None or found is None:
+            raise DoesNotApplyError("a list-level metric has no value a case")
+        sign = 1.0 if metric.higher_is_better else -1.0
+        better = sign * found > sign * wanted + 1e-9
+        gone = np.isnan(found) & ~np.isnan(wanted)
+        demand(
+            not (better | gone).any(),
+            f"{found[(better | gone).argmax()]} where the target was left out, "
+            f"{wanted[(better | gone).argmax()]} where it is last",
+            "a miss: what a model leaves out must not raise its mean",
+            "look at ranks.ranked, and give such a target the value of a miss, not NaN",
+        )
+
+
 def check_nothing(subject: MetricSubject) -> None:
     """No case at all is undefined: NaN, and no exception."""
     found = subject.make().measure(_take(subject.drawn(), []))
@@ -187,6 +225,7 @@ CHECKS: tuple[Check[MetricSubject], ...] = (
     Check("value", "the value is the mean of the defined cases", check_value),
     Check("alone", "a case's value does not depend on other cases", check_alone),
     Check("ties", "expected ties lie between the best and the worst order", check_ties),
+    Check("left-out", "a target that was left out counts as a miss", check_left_out),
     Check("nothing", "no case is undefined, not 0", check_nothing),
     Check("given", "what is given is not changed", check_given),
     Check("repeats", "the same outcomes have the same value", check_repeats),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec_bench.contract.findings import Check, DoesNotApplyError, demand, demand_equal
+from mmrec_bench.contract.findings import Check, DoesNotApplyError, demand, demand_equal, size_of
 from mmrec_bench.contract.pickles import is_pickled
 from mmrec_bench.contract.subjects import RecommenderSubject
 from mmrec_bench.interfaces import Recommender
@@ -82,17 +82,12 @@ def check_batch(subject: RecommenderSubject) -> None:
     recommender, queries = subject.fitted, subject.queries
     whole = _score(recommender, queries)
     mend = "look for a mean, a maximum or a padding that is taken over the batch"
-    near = {"rtol": 1e-4, "atol": 1e-4 * min(1.0, _size(whole))}
+    near = {"rtol": 1e-4, "atol": 1e-4 * min(1.0, size_of(whole))}
     for i in (0, len(queries) - 1):
         alone = _score(recommender, queries[i : i + 1])
         demand_equal(alone[0], whole[i], f"{_ALONE}, not on its batch", mend, **near)
     turned = _score(recommender, queries[::-1])
     demand_equal(turned[::-1], whole, f"{_ALONE}, not on its neighbours", mend, **near)
-
-
-def _size(values: NDArray[Any]) -> float:
-    """Return the largest absolute value: what rounding is a part of."""
-    return float(np.abs(values).max(initial=0.0, where=np.isfinite(values)))
 
 
 def check_order(subject: RecommenderSubject) -> None:
@@ -108,7 +103,7 @@ def check_order(subject: RecommenderSubject) -> None:
         "a candidate's score does not depend on its place in the list, which tells nothing",
         "score each candidate by its item number, not by its column",
         rtol=1e-5,
-        atol=1e-6 * _size(wanted),
+        atol=1e-6 * size_of(wanted),
     )
 
 
@@ -234,7 +229,7 @@ def _check_cold_among_others(subject: RecommenderSubject) -> None:
                 f"{_ALONE}, also where it is empty, or the one before it",
                 "look for an index that takes the last item of a history that has none",
                 rtol=1e-4,
-                atol=1e-4 * min(1.0, _size(whole)),
+                atol=1e-4 * min(1.0, size_of(whole)),
             )
 
 
@@ -288,7 +283,7 @@ def check_catalog(subject: RecommenderSubject) -> None:
         "the same score for an item in a list and in the whole catalog",
         "score a list as np.take_along_axis(catalog_scores, queries.candidates, 1)",
         rtol=1e-5,
-        atol=1e-6 * _size(full),
+        atol=1e-6 * size_of(full),
     )
 
 

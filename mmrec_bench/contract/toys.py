@@ -14,12 +14,15 @@ from mmrec_bench.evaluation import validate, validate_by
 from mmrec_bench.examples import TrainingExamples
 from mmrec_bench.interfaces import InstructionBuilder, InstructionContext, TrainingData
 from mmrec_bench.types import (
+    Cases,
     Catalog,
     DataCard,
     FloatArray,
+    Int64Array,
     Interactions,
     Item,
     Outcomes,
+    Ragged,
     RecData,
     Split,
     Vocabulary,
@@ -119,11 +122,19 @@ def toy_vectors(catalog: Catalog, *, size: int = 8, seed: int = 0) -> FloatArray
     return vectors
 
 
-def toy_outcomes(scores: ArrayLike) -> Outcomes:
-    """Rank toy scores (B, 6) of the first B test cases and return what a metric sees."""
+def toy_outcomes(scores: ArrayLike, *, n_targets: int = 1) -> Outcomes:
+    """Rank toy scores (B, 6) of the first B test cases and return what a metric sees.
+
+    Args:
+        scores: (B, 6) of the cases' candidates; NaN = left out.
+        n_targets: at most so many targets a case, by turns 1, 2 ...: its own, which
+            `target_columns` finds, and the candidates in the columns behind it.
+    """
     split = toy_split()
     values = np.asarray(scores, np.float32)
     cases = split.test.take(np.arange(len(values)))
+    if n_targets > 1:
+        cases = replace(cases, targets=_more_targets(cases, n_targets))
     kinds = [{**item.attributes, "category": item.attributes["material"]} for item in split.catalog]
     return Outcomes(
         ranks=rank(values, cases),
@@ -135,6 +146,25 @@ def toy_outcomes(scores: ArrayLike) -> Outcomes:
             for number, name in enumerate(MODALITIES.values())
         },
     )
+
+
+def target_columns(n_cases: int) -> Int64Array:
+    """Return (B,) int64: where the target stands among the candidates of the first test cases."""
+    cases = toy_split().test.take(np.arange(n_cases))
+    found = cases.queries.candidates == cases.targets.values[:, None]
+    columns: Int64Array = np.asarray(found).argmax(axis=1)
+    return columns
+
+
+def _more_targets(cases: Cases, n_targets: int) -> Ragged:
+    candidates = np.asarray(cases.queries.candidates)
+    width = candidates.shape[1]
+    columns = [
+        [(first + i) % width for i in range(1 + case % n_targets)]
+        for case, first in enumerate(target_columns(len(cases)).tolist())
+    ]
+    chosen = zip(candidates, columns, strict=True)
+    return Ragged.from_rows([row[some].tolist() for row, some in chosen])
 
 
 def toy_items(folder: Path) -> list[Item]:

@@ -9,7 +9,8 @@ import pytest
 
 from mmrec_bench.cli.check_plugin import lines, parse_options
 from mmrec_bench.contract.findings import Check, Result, demand, run_check
-from mmrec_bench.contract.registered import Asked, check, components_of
+from mmrec_bench.contract.prepared import Asked
+from mmrec_bench.contract.registered import check, components_of
 from mmrec_bench.errors import ConfigError, PluginError, UnknownNameError
 from mmrec_bench.plugins import KINDS, BrokenPlugin, installed, load
 from mmrec_bench.registry import Entry, Registry

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mmrec_bench import hookspecs
-from mmrec_bench.contract.registered import Asked, check
+from mmrec_bench.contract.prepared import Asked
+from mmrec_bench.contract.registered import check
 from mmrec_bench.errors import PluginError
 from mmrec_bench.interfaces import Recommender
 from mmrec_bench.plugins import KINDS, Plugins, find_entry_points, installed, load, load_file

@@ -31,6 +31,7 @@ LAYERS = [
         "predictions",
         "records",
         "descriptions",
+        "itemkeys",
         "vectors",
         "studies",
         "observers",

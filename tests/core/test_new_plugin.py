@@ -114,7 +114,9 @@ def test_a_name_that_cannot_be_used_everywhere_is_refused(name: str) -> None:
     [
         ("class", "model", "word of Python"),
         ("json", "model", "word of Python"),
-        ("tests", "model", "word of Python"),
+        ("tests", "model", "passed over by builds"),
+        ("dist", "model", "passed over by builds"),
+        ("node-modules", "metric", "passed over by builds"),
         ("numpy", "model", "distribution 'numpy' is installed"),
         ("mmrec-bench", "model", "distribution 'mmrec-bench' is installed"),
         ("mmrec-plugins", "model", "package 'mmrec_plugins' can be imported"),

@@ -76,6 +76,19 @@ def test_a_file_given_twice_is_loaded_once(plugins: Plugins, tmp_path: Path) -> 
     assert load_file(plugins, path) is load_file(plugins, path)
 
 
+def test_a_file_given_by_two_spellings_is_loaded_once(plugins: Plugins, tmp_path: Path) -> None:
+    path = written(tmp_path)
+    (tmp_path / "again").symlink_to(tmp_path)
+    loaded = load_file(plugins, path)
+    assert load_file(plugins, tmp_path / ".." / tmp_path.name / path.name) is loaded
+    assert load_file(plugins, tmp_path / "again" / path.name) is loaded
+
+
+def test_a_name_that_is_no_text_is_refused(plugins: Plugins, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has a name that cannot be shown; rename it"):
+        load_file(plugins, Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.py")))
+
+
 def test_the_version_is_a_hash_of_the_content(tmp_path: Path) -> None:
     marks = []
     for number, text in enumerate((SOURCE, SOURCE, SOURCE + "# edited\n")):
@@ -161,7 +174,7 @@ def test_a_missing_file_ends_the_command_with_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "line"),
     [
-        (errno.EACCES, "error: cannot read or write weights.bin: Permission denied"),
+        (errno.EACCES, "error: command 'stumble' of {path} failed: PermissionError: "),
         (errno.ENOSPC, "error: cannot write weights.bin: No space left on device"),
     ],
 )
@@ -177,5 +190,8 @@ def test_a_file_that_may_not_be_used_and_a_full_disk_are_one_line_each(
         "    def stumble():\n"
         f"        raise OSError({number}, os.strerror({number}), 'weights.bin')\n"
     )
-    done = mmrec("stumble", check=1, MMREC_PLUGINS=str(written(tmp_path, source)))
-    assert done.stderr == f"{line}\n"
+    path = written(tmp_path, source)
+    done = mmrec("stumble", check=1, MMREC_PLUGINS=str(path))
+    assert done.stderr.startswith(line.format(path=path))
+    assert "weights.bin" in done.stderr
+    assert done.stderr.count("\n") == 1

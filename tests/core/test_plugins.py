@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mmrec_bench.cli import LazyGroup
+from mmrec_bench.cli.group import LazyGroup
 from mmrec_bench.errors import ConfigError, PluginError, UnknownNameError
 from mmrec_bench.plugins import (
     Found,

@@ -1,15 +1,17 @@
 """Rules for every kind are broken here, and found."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError, field_serializer
 
 from mmrec_bench.config import ComponentConfig
 from mmrec_bench.contract import common, datasets, encoders, instructions, metrics, recommenders
 from mmrec_bench.contract.findings import BrokenContractError, Check
+from mmrec_bench.plugins import KINDS, installed
 
 
 class Undescribed(ComponentConfig):
@@ -32,16 +34,53 @@ class ForgetsInJson(ComponentConfig):
     values: Any = Field((1, 2), description="a tuple that JSON turns into a list")
 
 
+class Rounds(ComponentConfig):
+    rate: float = Field(0.5, description="written with two digits")
+
+    @field_serializer("rate")
+    def _round(self, rate: float) -> float:
+        return round(rate, 2)
+
+
+class Lowers(ComponentConfig):
+    variant: str = Field("small", description="written in small letters")
+
+    @field_serializer("variant")
+    def _lower(self, variant: str) -> str:
+        return variant.lower()
+
+
+class WellKept(ComponentConfig):
+    rate: float = Field(0.5, gt=0, lt=1, description="a share")
+    loss: Literal["bce", "ce"] = Field("bce", description="what is minimised")
+    sizes: tuple[int, ...] = Field((1, 2), description="of layers")
+    file: Path | None = Field(None, description="of features")
+    words: frozenset[str] = Field(frozenset(), description="looked for")
+    table: dict[str, int] = Field({}, description="of numbers")
+
+
 @pytest.mark.parametrize("config", [Undescribed, TakesTheName])
 def test_options_are_described_and_leave_the_name_alone(config: type[ComponentConfig]) -> None:
     with pytest.raises(BrokenContractError):
         common.check_options(config)
 
 
-@pytest.mark.parametrize("config", [Lax, ForgetsInJson, Hides])
+@pytest.mark.parametrize("config", [Lax, ForgetsInJson, Hides, Rounds, Lowers])
 def test_options_are_strict_and_survive_json(config: type[ComponentConfig]) -> None:
     with pytest.raises(BrokenContractError):
         common.check_config(config())
+
+
+def test_options_of_usual_types_survive_json() -> None:
+    common.check_config(WellKept())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_options_of_every_built_in_component_survive_json(kind: str) -> None:
+    for one in installed()[kind]:
+        config = installed()[kind].load(one.entry.name).Config
+        with contextlib.suppress(ValidationError):  # one that has no defaults
+            common.check_config(config())
 
 
 def test_a_heavy_import_at_the_start_is_named(

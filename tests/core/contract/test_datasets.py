@@ -56,6 +56,11 @@ def always_new(data: RecData) -> RecData:
     return replace(data, version=str(random.Random().random()))
 
 
+def counted_in_numpy(data: RecData) -> RecData:
+    counts: Any = {"kept": np.int64(3)}
+    return replace(data, card=replace(data.card, counts=counts))
+
+
 @pytest.mark.parametrize(
     ("change", "check"),
     [
@@ -66,6 +71,7 @@ def always_new(data: RecData) -> RecData:
         (always_new, "version"),
         (lambda data: replace(data, version=""), "version"),
         (lambda data: replace(data, card=replace(data.card, licence="")), "card"),
+        (counted_in_numpy, "card"),
         (lambda data: replace(data, name="../up"), "name"),
         (lambda data: replace(data, name="my data"), "name"),
     ],

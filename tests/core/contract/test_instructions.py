@@ -87,6 +87,19 @@ class NeedsAPast(ToyBuilder):
         return super().build(query, catalog)
 
 
+class Sorted(ToyBuilder):
+    def build(self, query: Query, catalog: Catalog) -> Instruction:
+        one = super().build(query, catalog)
+        return replace(one, answers=tuple(sorted(one.answers)))
+
+
+class Labelled(ToyBuilder):
+    def build(self, query: Query, catalog: Catalog) -> Instruction:
+        one = super().build(query, catalog)
+        named = zip(one.labels, one.answers, strict=True)
+        return replace(one, answers=tuple(f"{label} {answer}" for label, answer in named))
+
+
 def check_builder(cls: type[ToyBuilder]) -> set[str]:
     subject = instructions.InstructionSubject(cls, toys.toy_split())
     return set(failed(run_checks(instructions.CHECKS, subject)))
@@ -94,12 +107,14 @@ def check_builder(cls: type[ToyBuilder]) -> set[str]:
 
 def test_a_good_builder_fails_nothing() -> None:
     assert not check_builder(ToyBuilder)
+    assert not check_builder(Labelled)
 
 
 @pytest.mark.parametrize(
     ("cls", "check"),
     [
         (SameLabels, "labels"),
+        (Sorted, "order"),
         (Deaf, "parse"),
         (Guesses, "junk"),
         (RepeatsItself, "positions"),

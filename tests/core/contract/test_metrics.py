@@ -82,6 +82,29 @@ class Endless(ToyMetric):
         return Measurement(np.inf if len(outcomes.ranks) else np.nan)
 
 
+class OneATarget(ToyMetric):
+    def values(self, outcomes: Outcomes) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return 1.0 / (1.0 + outcomes.ranks.n_better.astype(np.float64))
+
+
+class FirstTargets(ToyMetric):
+    def values(self, outcomes: Outcomes) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return super().values(outcomes) + outcomes.ranks.n_better[: len(outcomes.ranks)]
+
+
+class LeavesOutUndefined(ToyMetric):
+    def values(self, outcomes: Outcomes) -> np.ndarray[Any, np.dtype[np.float64]]:
+        kept = np.bincount(outcomes.ranks.case, outcomes.ranks.ranked, len(outcomes.ranks)) > 0
+        return np.where(kept, super().values(outcomes), np.nan)
+
+
+class LeftOutIsFirst(ToyMetric):
+    def values(self, outcomes: Outcomes) -> np.ndarray[Any, np.dtype[np.float64]]:
+        ranks = outcomes.ranks
+        place = np.where(ranks.ranked, ranks.n_better, 0)
+        return np.bincount(ranks.case, place == 0, len(ranks)).astype(np.float64)
+
+
 class Renamed(ToyMetric):
     name = "other"
 
@@ -108,6 +131,10 @@ def test_a_good_metric_fails_nothing() -> None:
         (Undecided, "says"),
         (Renamed, "says"),
         (Endless, "value"),
+        (OneATarget, "value"),
+        (FirstTargets, "alone"),
+        (LeavesOutUndefined, "left-out"),
+        (LeftOutIsFirst, "left-out"),
     ],
 )
 def test_a_bad_metric_is_found(cls: type[ToyMetric], check: str) -> None:

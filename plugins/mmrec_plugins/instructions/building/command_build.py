@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mmrec_bench.cli import echo_json
+from mmrec_bench.cli.output import echo_json
 from mmrec_bench.config import read_yaml
 from mmrec_bench.paths import data_root as default_data_root
 from mmrec_bench.planning import Workspace

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from mmrec_bench.cli import echo_json
+from mmrec_bench.cli.output import echo_json
 from mmrec_plugins.instructions.building.export import Form, export
 
 
