@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from mmrec_bench.cli.check_plugin import lines, parse_options
-from mmrec_bench.contract.findings import Check, Result, demand, run_check
-from mmrec_bench.contract.prepared import Asked
+from mmrec_bench.contract import metrics
+from mmrec_bench.contract.findings import Check, Result, demand, run_check, run_checks
+from mmrec_bench.contract.prepared import Asked, metric_subject, prepare
 from mmrec_bench.contract.registered import check, components_of
 from mmrec_bench.errors import ConfigError, PluginError, UnknownNameError
 from mmrec_bench.plugins import KINDS, BrokenPlugin, installed, load
@@ -133,7 +134,8 @@ def test_built_in_components_keep_their_contract(kind: str, name: str, tmp_path:
 
 @pytest.mark.parametrize("name", sorted(installed()["metric"].names()))
 def test_every_built_in_metric_keeps_its_contract(name: str, tmp_path: Path) -> None:
-    results = check(Asked("metric", name, {}, tmp_path, tmp_path), installed())
+    one = prepare(Asked("metric", name, {}, tmp_path, tmp_path), installed())
+    results = run_checks(metrics.CHECKS, metric_subject(one), one.cls)
     assert not [one for one in results if one.outcome == "failed"]
 
 

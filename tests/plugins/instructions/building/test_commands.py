@@ -121,6 +121,7 @@ def test_kinds_keep_their_order() -> None:
         parse_kinds("")
 
 
+@pytest.mark.slow
 def test_a_build_that_is_killed_goes_on_to_the_same_corpus(tmp_path: Path) -> None:
     options = ["-t", "lm:chatglm2-micro", "-k", "attributes,profile", "--limit", "6",
                "-o", "building.batch_size=2", "-o", "building.max_tokens=64"]  # fmt: skip
