@@ -35,6 +35,9 @@ log = logging.getLogger("mmrec_bench")
 _OF_A_SETTING = (ModelError, ConfigError, MemoryError, ArithmeticError, np.linalg.LinAlgError)
 """Errors that another setting may not meet."""
 
+_OF_A_VALUE = (ValueError, IndexError)
+"""Errors that a wrong program raises too: of a setting only where another one has worked."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -226,7 +229,9 @@ def _run_trial(claim: Claim, study: Study, objective: Objective) -> None:
         study.put_back(claim)
         raise
     except MMRecError as error:
-        if not _of_a_setting(error):  # to be tried when the code or the disk is mended
+        worked = any(one.state == "complete" for one in study.trials())
+        if not _of_a_setting(error, worked=worked):
+            # To be tried when the code or the disk is mended.
             study.put_back(claim)
             raise
         reason = _reason(error)
@@ -293,9 +298,15 @@ def _cause(error: MMRecError) -> BaseException:
     return error.__cause__ or error if isinstance(error, PluginError) else error
 
 
-def _of_a_setting(error: MMRecError) -> bool:
-    """Whether an error says that this setting does not work, and not that the code is wrong."""
-    return isinstance(_cause(error), _OF_A_SETTING) or _out_of_memory(_cause(error))
+def _of_a_setting(error: MMRecError, *, worked: bool) -> bool:
+    """Whether an error says that this setting does not work, and not that the code is wrong.
+
+    Args:
+        error: of a fit or its measurement.
+        worked: another setting was fitted and measured.
+    """
+    kinds = (*_OF_A_SETTING, *(_OF_A_VALUE if worked else ()))
+    return isinstance(_cause(error), kinds) or _out_of_memory(_cause(error))
 
 
 def _out_of_memory(error: BaseException) -> bool:

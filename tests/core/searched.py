@@ -57,7 +57,7 @@ class Dial:
         x: float = searched(0.9, low=0.0, high=1.0, ge=0, le=1, description="the dial")
         size: int = Field(8, ge=1, description="changes nothing")
         word: Literal["a", "b", "as-a"] = Field("a", description="as-a resolves to a")
-        fails: Literal["no", "model", "memory", "device", "bug", "nan"] = Field(
+        fails: Literal["no", "model", "memory", "device", "bug", "value", "nan"] = Field(
             "no", description="how a fit with x > 0.5 ends"
         )
         seeds_matter: bool = Field(default=False, description="other noise for each seed")
@@ -101,6 +101,8 @@ class Dial:
             raise OutOfMemoryError("no memory left on the device")
         if self.config.fails == "bug":
             raise TypeError("a bug")
+        if self.config.fails == "value":
+            raise ValueError("x is too large")
 
     def score(self, queries: Queries) -> Scores:
         for query in queries:

@@ -212,6 +212,17 @@ def test_a_setting_that_fails_is_told_and_the_search_goes_on(
     assert f"trial 1 failed: {reason}" in plain(trials_table(selection))
 
 
+def test_a_value_error_is_of_the_setting_where_another_one_has_worked(tmp_path: Path) -> None:
+    config = configure(fails="value", x=0.1)
+    selection = search(config, tmp_path, texts=["model.x=0.1,0.8"], n_trials=2)
+    (failed,) = [one for one in selection.trials if one.state == "failed"]
+    assert failed.settings == {"model.x": 0.8}
+    assert "failed in fit: ValueError: x is too large (core/searched.py" in failed.reason
+    # Where none has worked, it may be a bug.
+    with pytest.raises(PluginError, match="x is too large"):
+        search(configure(fails="value"), tmp_path / "other", n_trials=2)
+
+
 def test_options_that_do_not_go_together_fail_that_trial_alone(tmp_path: Path) -> None:
     # Sizes below 1 are no size; the ends are checked before, so that a step over them is needed.
     config = configure()

@@ -39,7 +39,13 @@ class TextNN:
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or self.Config()
-        self._vectors: FloatArray = np.zeros((0, 0), np.float32)
+        self._keep(np.zeros((0, 0), np.float32))
+
+    def _keep(self, vectors: FloatArray) -> None:
+        self._vectors = vectors
+        # A product with each vector once: BLAS may round equal columns apart, and they must tie.
+        rows, place = np.unique(np.nan_to_num(vectors), axis=0, return_inverse=True)
+        self._each_once = rows, place.reshape(-1)
 
     def fit(self, data: TrainingData, *, seed: int) -> None:  # noqa: ARG002
         """Keep the vectors; nothing is drawn.
@@ -54,7 +60,7 @@ class TextNN:
                 "text_vectors.name=minilm"
             )
         known = have_vectors(vectors)[:, None]
-        self._vectors = _scaled(np.where(known, vectors, np.float32(np.nan)))
+        self._keep(_scaled(np.where(known, vectors, np.float32(np.nan))))
 
     def score(self, queries: Queries) -> Scores:
         """Return (B, C) float32, or (B, N) for the whole catalog, in [-1, 1]."""
@@ -64,7 +70,8 @@ class TextNN:
         history = _of_known(history, np.asarray(known.any(axis=1), np.bool_))
         wanted = _scaled(history @ known)
         if queries.candidates is None:
-            values: FloatArray = wanted @ known.T
+            unique, place = self._each_once
+            values: FloatArray = (wanted @ unique.T)[:, place]
             values[:, np.isnan(self._vectors[:, 0])] = np.nan
             return Scores(values)
         values = np.empty(queries.candidates.shape, np.float32)
@@ -87,7 +94,7 @@ class TextNN:
         vectors = read_arrays(path).get("vectors")
         if vectors is None or vectors.ndim != 2 or len(vectors) != data.n_items:
             raise StorageError(f"{path} holds no vectors of {data.n_items} items; fit again")
-        self._vectors = vectors.astype(np.float32)
+        self._keep(vectors.astype(np.float32))
 
 
 def _of_known(history: Csr, known: BoolArray) -> Csr:

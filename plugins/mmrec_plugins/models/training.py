@@ -169,7 +169,11 @@ def seeded(*seed: int, device: torch.device) -> Iterator[None]:
     """Let torch draw from a stream of its own inside; its global state is as before afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int(np.random.default_rng(seed).integers(2**63)))
+        drawn = int(np.random.default_rng(seed).integers(2**63))
+        torch.default_generator.manual_seed(drawn)
+        if devices:  # torch.manual_seed would seed all of them, and put none back
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(drawn)
         yield
 
 

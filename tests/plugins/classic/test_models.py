@@ -263,6 +263,20 @@ def test_text_nn_is_the_cosine_to_the_mean_of_the_history(tmp_path: Path) -> Non
     np.testing.assert_allclose(values, expected, atol=1e-6)
 
 
+def test_items_of_equal_vectors_tie_in_text_nn(tmp_path: Path) -> None:
+    # Of a size at which BLAS was seen to round equal columns apart.
+    rng = np.random.default_rng(0)
+    which = rng.integers(0, 6000, 12_000)
+    vectors = rng.normal(size=(6000, 384)).astype(np.float32)[which]
+    model = TextNN()
+    model.fit(data_of(HISTORIES, 12_000, tmp_path, text_vectors=vectors), seed=0)
+    for histories in ([[1, 2, 3]], [[3], [5, 7], [9]]):
+        values = model.score(queries_of(histories)).values
+        first = np.zeros((len(histories), 6000), np.float32)
+        first[:, which] = values
+        np.testing.assert_array_equal(first[:, which], values)
+
+
 def test_text_nn_weighs_older_items_less(tmp_path: Path) -> None:
     vectors = np.array([[2, 0], [0, 3], [1, 1]], np.float32)
     model = TextNN(TextNN.Config(recency=0.5))
