@@ -1,6 +1,7 @@
 """What a model is given: train data, catalog, builder and vectors, and no test case."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 
 from mmrec_bench import guard
@@ -94,7 +95,7 @@ class GuardedBuilder:
         with guard.calling("instructions", self.name, self.builder, "parse"):
             found = self.builder.parse(text, instruction)
         n = len(instruction.labels)
-        if not isinstance(found, list) or not all(type(i) is int and 0 <= i < n for i in found):
+        if not isinstance(found, list) or not all(_is_position(i, n) for i in found):
             raise PluginError(
                 f"{self._whose} parsed {found!r:.80}, expected a list of positions 0 to {n - 1}"
             )
@@ -103,6 +104,10 @@ class GuardedBuilder:
     @property
     def _whose(self) -> str:
         return f"instructions {self.name!r} of {guard.owner_of(self.builder)}"
+
+
+def _is_position(found: object, n: int) -> bool:
+    return isinstance(found, Integral) and type(found) is not bool and 0 <= int(found) < n
 
 
 def _malformed(built: object, query: Query) -> str | None:

@@ -31,11 +31,13 @@ _WHY_NOT = "why-not.json"
 _SHOWN = 60
 """Characters of a text that differs."""
 
-_START = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])["path"]
+_ORDER = "order.json"
+_START = f"""
+import json, pathlib, sys
+order = json.loads((pathlib.Path(sys.argv[1]) / "{_ORDER}").read_text())
+sys.path[:] = order["path"]
 from mmrec_bench.contract.processes import answer
-answer(json.loads(sys.argv[1]))
+answer(order)
 """
 
 
@@ -55,10 +57,8 @@ def check_processes(component: Prepared) -> None:
 
 def _difference(first: str, again: str) -> str:
     """Show two texts from shortly before the first place where they differ."""
-    alike = sum(
-        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, again, strict=False))
-    )
-    start = max(0, alike - 10)
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, again, strict=False))
+    start = max(0, len(list(same)) - 10)
     shown = [repr(text[start : start + _SHOWN]) for text in (first, again)]
     return " in one process, ".join(shown) + " in another"
 
@@ -96,9 +96,11 @@ def _start(component: Prepared, folder: Path, seed: int) -> "subprocess.Popen[by
         "folder": str(folder.absolute()),
         "device": asked.device,
     }
+    # In a file and not among the arguments, which every user of the machine may read.
+    (folder / _ORDER).write_text(json.dumps(order, default=str), encoding="ascii")
     with (folder / "stderr.txt").open("wb") as said:
         return subprocess.Popen(  # noqa: S603 - this Python, and a component that is installed
-            [sys.executable, "-P", "-c", _START, json.dumps(order, default=str)],
+            [sys.executable, "-P", "-c", _START, str(folder)],
             env={**os.environ, "PYTHONHASHSEED": str(seed)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -30,6 +30,7 @@ def test_what_is_well_formed_is_given_on() -> None:
     builder = GuardedBuilder(Gives(parsed=[1, 0]), "gives")
     assert builder.build(QUERY, CATALOG) is GOOD
     assert builder.parse("B, A", GOOD) == [1, 0]
+    assert GuardedBuilder(Gives(parsed=[np.int64(1)]), "gives").parse("B", GOOD) == [1]
 
 
 @pytest.mark.parametrize(
