@@ -1,8 +1,9 @@
 """What a model is given: train data, catalog, builder and vectors, and no test case."""
 
 from collections.abc import Sequence
-from numbers import Integral
 from pathlib import Path
+
+import numpy as np
 
 from mmrec_bench import guard
 from mmrec_bench.config import MODALITIES, Component, RunConfig
@@ -107,7 +108,8 @@ class GuardedBuilder:
 
 
 def _is_position(found: object, n: int) -> bool:
-    return isinstance(found, Integral) and type(found) is not bool and 0 <= int(found) < n
+    whole = isinstance(found, int | np.integer) and not isinstance(found, bool)
+    return whole and 0 <= int(found) < n  # type: ignore[call-overload]
 
 
 def _malformed(built: object, query: Query) -> str | None:
