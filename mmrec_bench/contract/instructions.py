@@ -81,9 +81,13 @@ def check_order(subject: InstructionSubject) -> None:
     query = subject.query
     turned = subject.build(Query(query.user, query.history, subject.candidates[::-1].copy()))
     first = subject.build()
-    # An answer may begin with its label, e.g. "A: oak lamp", which stays where it is.
-    kept = list(first.answers) == list(reversed(turned.answers))
-    kept = kept or _unlabelled(first) == list(reversed(_unlabelled(turned)))
+    # An answer may begin or end with its label, e.g. "A: oak lamp", which stays where it is.
+    ways: tuple[Callable[[str, str], str], ...] = (
+        lambda answer, label: answer,  # noqa: ARG005 - one of several ways
+        str.removeprefix,
+        str.removesuffix,
+    )
+    kept = any(_without(way, first) == list(reversed(_without(way, turned))) for way in ways)
     demand(
         kept,
         f"answers {first.answers!r:.80}, and {turned.answers!r:.80} of the reversed candidates",
@@ -92,9 +96,8 @@ def check_order(subject: InstructionSubject) -> None:
     )
 
 
-def _unlabelled(instruction: Instruction) -> list[str]:
-    pairs = zip(instruction.labels, instruction.answers, strict=True)
-    return [answer.removeprefix(label).removesuffix(label) for label, answer in pairs]
+def _without(way: Callable[[str, str], str], instruction: Instruction) -> list[str]:
+    return list(map(way, instruction.answers, instruction.labels))
 
 
 def check_read_back(subject: InstructionSubject) -> None:

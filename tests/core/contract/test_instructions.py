@@ -100,6 +100,14 @@ class Labelled(ToyBuilder):
         return replace(one, answers=tuple(f"{label} {answer}" for label, answer in named))
 
 
+class Numbered(ToyBuilder):
+    def build(self, query: Query, catalog: Catalog) -> Instruction:
+        one = super().build(query, catalog)
+        labels = tuple(str(i) for i in range(len(one.labels)))
+        answers = tuple(f"{i}. {answer}" for i, answer in enumerate(one.answers))
+        return replace(one, labels=labels, answers=answers)
+
+
 def check_builder(cls: type[ToyBuilder]) -> set[str]:
     subject = instructions.InstructionSubject(cls, toys.toy_split())
     return set(failed(run_checks(instructions.CHECKS, subject)))
@@ -108,6 +116,7 @@ def check_builder(cls: type[ToyBuilder]) -> set[str]:
 def test_a_good_builder_fails_nothing() -> None:
     assert not check_builder(ToyBuilder)
     assert not check_builder(Labelled)
+    assert not check_builder(Numbered)
 
 
 @pytest.mark.parametrize(
