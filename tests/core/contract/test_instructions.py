@@ -103,8 +103,8 @@ class Labelled(ToyBuilder):
 class Numbered(ToyBuilder):
     def build(self, query: Query, catalog: Catalog) -> Instruction:
         one = super().build(query, catalog)
-        labels = tuple(str(i) for i in range(len(one.labels)))
-        answers = tuple(f"{i}. {answer}" for i, answer in enumerate(one.answers))
+        labels = tuple(str(i) for i in range(1, len(one.labels) + 1))
+        answers = tuple(f"{i}. {answer}" for i, answer in enumerate(one.answers, 1))
         return replace(one, labels=labels, answers=answers)
 
 
