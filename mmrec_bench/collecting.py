@@ -95,7 +95,7 @@ class GuardedBuilder:
         """Read an answer, as the builder does."""
         with guard.calling("instructions", self.name, self.builder, "parse"):
             found = self.builder.parse(text, instruction)
-        n = len(instruction.labels)
+        n = len(instruction.answers)
         if not isinstance(found, list) or not all(_is_position(i, n) for i in found):
             raise PluginError(
                 f"{self._whose} parsed {found!r:.80}, expected a list of positions 0 to {n - 1}"
@@ -120,7 +120,9 @@ def _malformed(built: object, query: Query) -> str | None:
     if not messages or not all(isinstance(message, Message) for message in messages):
         return f"messages {messages!r:.80}, expected one or more of type Message"
     n = 0 if query.candidates is None else len(query.candidates)
-    for name, names in (("labels", built.labels), ("answers", built.answers)):
+    for name, names in (("answers", built.answers), ("labels", built.labels)):
+        if name == "labels" and not names:
+            continue  # candidates that are not listed
         if len(names) != n or not all(isinstance(one, str) for one in names):
             return f"{name} {names!r:.80}, expected {n} strings, one a candidate"
     return None

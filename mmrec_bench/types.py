@@ -475,7 +475,8 @@ class Instruction:
 
     Attributes:
         messages: the conversation so far; the model answers next.
-        labels: (C,) how each candidate is named, e.g. "A"; in the query's candidate order.
+        labels: (C,) how each candidate is named, e.g. "A"; in the query's candidate order. () where
+            the messages do not list them, so that only the likelihoods of `answers` rank.
         answers: (C,) the full answer text that names each candidate, for likelihoods.
         schema: JSON schema of a written answer, for servers with structured outputs; None = the
             answer is plain text. The builder's `parse` reads either form.

@@ -54,7 +54,7 @@ def _listed(query: Query) -> Int32Array:
 
 
 def check_labels(subject: InstructionSubject) -> None:
-    """C labels, all different, and C answers."""
+    """C labels, all different, or none, and C answers."""
     instruction, n = subject.build(), len(subject.candidates)
     demand(
         isinstance(instruction, Instruction) and len(instruction.messages) > 0,
@@ -63,9 +63,9 @@ def check_labels(subject: InstructionSubject) -> None:
         "return Instruction(messages, labels, answers)",
     )
     demand(
-        len(instruction.labels) == len(set(instruction.labels)) == n,
+        len(instruction.labels) == len(set(instruction.labels)) in (0, n),
         f"labels {instruction.labels} for {n} candidates",
-        "one label a candidate, all different, in the query's order",
+        "one label a candidate, all different, in the query's order; none where none is listed",
         "name the candidates e.g. A, B, C ...",
     )
     demand(
@@ -97,7 +97,8 @@ def check_order(subject: InstructionSubject) -> None:
 
 
 def _without(way: Callable[[str, str], str], instruction: Instruction) -> list[str]:
-    return list(map(way, instruction.answers, instruction.labels))
+    labels = instruction.labels or [""] * len(instruction.answers)
+    return list(map(way, instruction.answers, labels))
 
 
 def check_read_back(subject: InstructionSubject) -> None:
@@ -134,12 +135,12 @@ def check_positions(subject: InstructionSubject) -> None:
     """A repeated name counts once; positions are whole numbers in range."""
     builder = subject.make()
     instruction = builder.build(subject.query, subject.split.catalog)
-    labels = instruction.labels
-    found = builder.parse("\n".join([*labels, *reversed(labels)]), instruction)
+    names = instruction.labels or instruction.answers
+    found = builder.parse("\n".join([*names, *reversed(names)]), instruction)
     demand(
-        sorted(found) == list(range(len(labels))),
-        f"{found} from all labels given twice",
-        f"each of 0 ... {len(labels) - 1} once",
+        sorted(found) == list(range(len(names))),
+        f"{found} from all names given twice",
+        f"each of 0 ... {len(names) - 1} once",
         "return list(dict.fromkeys(positions))",
     )
 

@@ -118,6 +118,8 @@ def test_pytest_is_not_needed(leaky: Path) -> None:
         ("dataset", "amazon"),
         ("dataset", "movielens"),
         ("instructions", "ranking"),
+        ("instructions", "next-item"),
+        ("instructions", "few-shot"),
         ("encoder", "image-tags"),
         ("metric", "ndcg"),
         ("metric", "hit_rate@3"),

@@ -30,6 +30,9 @@ def test_what_is_well_formed_is_given_on() -> None:
     builder = GuardedBuilder(Gives(parsed=[1, 0]), "gives")
     assert builder.build(QUERY, CATALOG) is GOOD
     assert builder.parse("B, A", GOOD) == [1, 0]
+    unlisted = replace(GOOD, labels=())
+    assert GuardedBuilder(Gives(unlisted), "gives").build(QUERY, CATALOG) is unlisted
+    assert builder.parse("lamp, mug", unlisted) == [1, 0]
     assert GuardedBuilder(Gives(parsed=[np.int64(1)]), "gives").parse("B", GOOD) == [1]
 
 
