@@ -52,9 +52,18 @@ class StorageError(MMRecError):
     """Results cannot be written or read back: full disk, torn file, another spec, a lock."""
 
 
+_MOST = 60
+"""Known names that a message lists; of more it lists the nearest few."""
+_FEW = 10
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean ...? known: ...` for an unknown name, to append to a message."""
     names = sorted(known)
     near = get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{hint} (known: {', '.join(names) or 'none'})"
+    left = ""
+    if len(names) > _MOST:  # runs, say, of which a folder holds hundreds
+        left = f" and {len(names) - _FEW} more"
+        names = sorted(get_close_matches(name, names, n=_FEW, cutoff=0.0))
+    return f"{hint} (known: {', '.join(names) or 'none'}{left})"

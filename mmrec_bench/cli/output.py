@@ -28,15 +28,18 @@ def keep_streams() -> None:
     A plugin that closes `sys.stdout`, or descriptor 1, no longer takes the command's own words
     with it; `guard` puts back what it replaces.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed from the start: no other file may get its number
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - until the end
     sys.stdout = _kept(sys.stdout)
     sys.stderr = _kept(sys.stderr)
 
 
-def _kept(stream: TextIO | None) -> TextIO:
+def _kept(stream: TextIO) -> TextIO:
     try:
-        number = os.dup(cast("TextIO", stream).fileno())
-    except (AttributeError, OSError, ValueError):  # closed from the start, or no file
-        return cast("TextIO", stream)
+        number = os.dup(stream.fileno())
+    except (OSError, ValueError):  # no file
+        return stream
     old = cast("TextIOWrapper", stream)
     old.flush()
     return _Kept(

@@ -356,6 +356,15 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_stream_that_is_closed_from_the_start_is_no_error(closed: str) -> None:
+    command = f"{sys.executable} -m mmrec_bench list metrics {closed}"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert ("ndcg" in done.stdout) == (closed == "2>&-")
+    assert done.stderr == ""
+
+
 def test_a_full_disk_is_one_clear_line_and_nothing_is_lost(root: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     (before,) = run_popularity(root, results)

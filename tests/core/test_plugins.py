@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmrec_bench.cli.group import LazyGroup
-from mmrec_bench.errors import ConfigError, PluginError, UnknownNameError
+from mmrec_bench.errors import ConfigError, PluginError, UnknownNameError, did_you_mean
 from mmrec_bench.plugins import (
     Found,
     Plugins,
@@ -211,3 +211,11 @@ def test_metric_names_carry_their_cutoff() -> None:
 def test_a_name_given_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="twice"):
         check_unique(["a", "b", "a"], "metric")
+
+
+def test_of_many_known_names_the_nearest_few_are_listed() -> None:
+    names = [f"{model}-s0-{i:04}" for model in ("item-knn", "sasrec") for i in range(100)]
+    said = did_you_mean("sasrec-s0-0x42", names)
+    assert said.startswith("; did you mean 'sasrec-s0-0042'? (known: sasrec-s0-")
+    assert said.endswith(" and 190 more)")
+    assert said.count("sasrec-s0-") == 11
