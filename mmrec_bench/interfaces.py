@@ -123,14 +123,12 @@ class PreparesInstructions(Protocol):
 class Encoder(Protocol):
     """Turns items (picture, text) into vectors.
 
-    An encoder class may say what a row depends on, as `encodes: ClassVar[str]`:
+    An encoder class may say what a row (or words) depends on, as `encodes: ClassVar[str]`:
 
     - "picture" (also where it says nothing): the bytes of the item's first picture alone; rows are
       cached by them.
     - "words": the item's title, text, attributes and image words; rows are cached by all of them.
     - "item": the item's id or whatever else; rows are asked for in every run.
-
-    The words of a `Describer` are cached by the same.
     """
 
     def encode(self, items: Sequence[Item]) -> FloatArray:
