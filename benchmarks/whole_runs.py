@@ -129,6 +129,9 @@ def main() -> None:
     parser.add_argument(
         "--rectools-epochs", type=int, default=30, help="of RecTools' SASRec; 0 = its default"
     )
+    parser.add_argument(
+        "--implicit-epochs", type=int, default=0, help="of implicit's BPR; 0 = its default, 100"
+    )
     args = parser.parse_args()
     models, systems = args.models.split(","), args.systems.split(",")
     if unknown := [*(set(models) - set(RECBOLE)), *(set(systems) - {"ours", *PEERS})]:
@@ -152,6 +155,7 @@ def measured(models: list[str], systems: list[str], args: argparse.Namespace) ->
         ("recbole", "lightgcn"): args.lightgcn_epochs,
         ("recbole", "sasrec-ce"): args.sasrec_epochs,
         ("rectools", "sasrec-ce"): args.rectools_epochs,
+        ("implicit", "bpr-mf"): args.implicit_epochs,
     }
     runs: Runs = {model: {} for model in models}
     for repeat in range(args.repeats):

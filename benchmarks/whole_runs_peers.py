@@ -35,7 +35,8 @@ class Job:
         folder: holds the files of the peers, and takes whatever a system writes.
         threads: of all libraries.
         seed: of the model.
-        epochs: at most so many of RecBole and of RecTools' SASRec; 0 = as the library has it.
+        epochs: at most so many of RecBole, RecTools' SASRec and implicit's BPR; 0 = as the library
+            has it.
     """
 
     system: str
@@ -227,8 +228,9 @@ def implicit(job: Job) -> Quality:
     matrix = csr_matrix(rows, shape)
     model: Any
     if job.model == "bpr-mf":
+        epochs = {"iterations": job.epochs} if job.epochs else {}
         model = BayesianPersonalizedRanking(
-            factors=64, num_threads=job.threads, random_state=job.seed
+            factors=64, num_threads=job.threads, random_state=job.seed, **epochs
         )
     else:
         model = CosineRecommender(K=100, num_threads=job.threads)
