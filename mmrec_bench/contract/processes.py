@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
@@ -72,18 +73,22 @@ def _ask(component: Prepared) -> list[dict[str, NDArray[Any]]]:
     """
     folders = [component.asked.folder / f"process-{seed}" for seed in HASH_SEEDS]
     running: list[subprocess.Popen[bytes]] = []
+    watched, held = os.pipe()
     try:
         for folder, seed in zip(folders, HASH_SEEDS, strict=True):
-            running.append(_start(component, folder, seed))
+            running.append(_start(component, folder, seed, watched))
         codes = [process.wait() for process in running]
     finally:
-        for process in running:
-            process.kill()
+        os.close(watched)
+        os.close(held)  # however we end, theirs ends too
     return [_read(folder, code) for folder, code in zip(folders, codes, strict=True)]
 
 
-def _start(component: Prepared, folder: Path, seed: int) -> "subprocess.Popen[bytes]":
-    """Ask in a new Python that finds the same modules and one-file plugins."""
+def _start(component: Prepared, folder: Path, seed: int, watched: int) -> "subprocess.Popen[bytes]":
+    """Ask in a new Python that finds the same modules and one-file plugins.
+
+    It ends when the other end of the pipe `watched` is closed.
+    """
     folder.mkdir(parents=True)
     asked = component.asked
     order = {
@@ -95,6 +100,7 @@ def _start(component: Prepared, folder: Path, seed: int) -> "subprocess.Popen[by
         "data_root": str(asked.data_root.absolute()),
         "folder": str(folder.absolute()),
         "device": asked.device,
+        "watched": watched,
     }
     # In a file and not among the arguments, which every user of the machine may read.
     (folder / _ORDER).write_text(json.dumps(order, default=str), encoding="ascii")
@@ -105,6 +111,7 @@ def _start(component: Prepared, folder: Path, seed: int) -> "subprocess.Popen[by
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=said,
+            pass_fds=(watched,),
         )
 
 
@@ -128,6 +135,7 @@ def _read(folder: Path, code: int) -> dict[str, NDArray[Any]]:
 
 def answer(order: dict[str, Any]) -> None:
     """Be one of the processes: load the component, ask it, write what it says."""
+    threading.Thread(target=_end_with, args=(order["watched"],), daemon=True).start()
     folder = Path(order["folder"])
     plugins = installed()
     for path in order["plugins"]:
@@ -142,6 +150,11 @@ def answer(order: dict[str, Any]) -> None:
     except MMRecError as error:
         told = json.dumps({"reason": str(error), "skipped": isinstance(error, DataMissingError)})
         (folder / _WHY_NOT).write_text(told, encoding="utf-8")
+
+
+def _end_with(watched: int) -> None:
+    os.read(watched, 1)  # nothing comes: it returns when the process that asks has ended
+    os._exit(1)
 
 
 def _said(one: Prepared) -> dict[str, NDArray[Any]]:

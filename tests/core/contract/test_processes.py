@@ -1,8 +1,11 @@
 """What follows the order of a set is the same in one process and differs between two."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +90,22 @@ class Needy(Options):
             raise RuntimeError("not at home")
         super().fit(data, seed=seed)
 
+class Slow(Options):
+    class Config(ComponentConfig): pass
+    def fit(self, data, *, seed):
+        if str(data.scratch.parts).count("process-"):
+            import os, time
+            (Path(__file__).parent / f"{os.getpid()}.pid").touch()
+            time.sleep(600)
+        super().fit(data, seed=seed)
+
 @hookimpl
 def mmrec_register_models():
     return [
         Entry("hashed", "hashed_plugin:Model", "by the order of a set"),
         Entry("hashed-options", "hashed_plugin:Options", "options in the order of a set"),
         Entry("hashed-needy", "hashed_plugin:Needy", "raises in another process"),
+        Entry("hashed-slow", "hashed_plugin:Slow", "takes long in another process"),
     ]
 
 @hookimpl
@@ -162,3 +175,33 @@ def test_options_and_exceptions_of_another_process_are_told(
     checks = check_plugin(tmp_path, name, "list")["model"]
     assert checks["processes"]["outcome"] == "failed"
     assert found in checks["processes"]["found"]
+
+
+def test_where_the_command_is_ended_its_processes_end_too(tmp_path: Path) -> None:
+    path = tmp_path / "hashed_plugin.py"
+    path.write_text(HASHED.replace("ORDER", "sorted"))
+    asked = ("check-plugin", "hashed-slow", "--plugin", str(path))
+    command = subprocess.Popen(
+        [sys.executable, "-m", "mmrec_bench", *asked], stdout=subprocess.DEVNULL
+    )
+    wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+    command.terminate()
+    assert command.wait() == 128 + signal.SIGTERM
+    pids = [int(file.stem) for file in tmp_path.glob("*.pid")]
+    wait_for(lambda: all(map(has_ended, pids)))
+
+
+def wait_for(fulfilled: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not fulfilled():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def has_ended(pid: int) -> bool:
+    """Say whether a process is gone, or waits to be taken away by whoever inherited it."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return True
+    return status.rpartition(") ")[2].startswith("Z")
