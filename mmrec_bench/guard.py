@@ -6,6 +6,7 @@ them.
 """
 
 import errno
+import os
 import sys
 import threading
 import traceback
@@ -21,6 +22,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST = 300
 _MACHINERY = frozenset({"importlib", "mmrec_bench", "pluggy"})
 _OWNERS: dict[type, str] = {}
+_COPIES: dict[int, int] = {}
 
 
 class _Journal:
@@ -45,6 +47,22 @@ def keep_journal(write: Callable[[str], None]) -> None:
         write: hears e.g. "import of my-plugin of my-distribution"; "" = no plugin's code.
     """
     _JOURNAL.write = write
+
+
+def keep_descriptor(number: int, copy: int) -> None:
+    """Open a descriptor again from its copy where a plugin's code closed it.
+
+    Else the next file would get its number, and all that is printed there.
+    """
+    _COPIES[number] = copy
+
+
+def _open_again() -> None:
+    for number, copy in _COPIES.items():
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(copy, number)
 
 
 def belongs(cls: type, owner: str) -> None:
@@ -113,6 +131,7 @@ def blaming(
         _JOURNAL.enter(outer)
         if threading.current_thread() is threading.main_thread():  # others come and go in between
             sys.stdout, sys.stderr = streams
+            _open_again()
 
 
 def explain(error: BaseException, owner: object = None) -> str:

@@ -3,11 +3,13 @@
 import json
 import os
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from io import TextIOWrapper
 from typing import Any, TextIO, cast
 
 import click
+
+from mmrec_bench import guard
 
 _STDOUT = "mmrec_bench.stdout"
 """Where the standard output is kept while `--json` sends all but the JSON to standard error."""
@@ -28,9 +30,11 @@ def keep_streams() -> None:
     A plugin that closes `sys.stdout`, or descriptor 1, no longer takes the command's own words
     with it; `guard` puts back what it replaces.
     """
-    for name in ("stdout", "stderr"):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed from the start: no other file may get its number
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - until the end
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - until the end
+    with suppress(OSError, ValueError):  # no file
+        guard.keep_descriptor(sys.stdin.fileno(), os.dup(sys.stdin.fileno()))
     sys.stdout = _kept(sys.stdout)
     sys.stderr = _kept(sys.stderr)
 
@@ -40,6 +44,7 @@ def _kept(stream: TextIO) -> TextIO:
         number = os.dup(stream.fileno())
     except (OSError, ValueError):  # no file
         return stream
+    guard.keep_descriptor(stream.fileno(), number)
     old = cast("TextIOWrapper", stream)
     old.flush()
     return _Kept(

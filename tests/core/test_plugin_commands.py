@@ -90,7 +90,7 @@ def test_a_command_that_ends_on_purpose_does_so(how: str, code: int, line: str, 
     "harm",
     [
         "sys.stdout.close()",
-        "os.closerange(1, 2)",
+        "os.closerange(0, 2)",
         "sys.stdout = None",
         "sys.stderr = sys.stdout = None",
     ],
