@@ -13,6 +13,17 @@ import click
 from mmrec_bench.cli.group import LazyGroup
 from mmrec_bench.cli.output import keep_streams
 from mmrec_bench.errors import ConfigError, MMRecError
+from mmrec_bench.guard import DISK_ERRORS
+
+
+def _load_files(ctx: click.Context, _: click.Parameter, paths: tuple[Path, ...]) -> None:
+    """Load one-file plugins while options are read: their commands are looked up behind them."""
+    from mmrec_bench.plugins import installed, load_file, register_commands  # noqa: PLC0415
+
+    for path in paths:
+        load_file(installed(), path)
+    if paths and isinstance(ctx.command, click.Group):
+        register_commands(installed(), ctx.command)
 
 
 @click.group(
@@ -25,7 +36,10 @@ from mmrec_bench.errors import ConfigError, MMRecError
     "--plugin",
     multiple=True,
     metavar="FILE",
-    expose_value=False,  # read before: a file may add commands
+    type=click.Path(path_type=Path),
+    callback=_load_files,
+    is_eager=True,  # before --help, which lists their commands
+    expose_value=False,
     help="Load a one-file plugin; can be given again, also after the command. $MMREC_PLUGINS names "
     "files for every call.",
 )
@@ -62,19 +76,6 @@ def group_options_first(arguments: Sequence[str]) -> list[str]:
     return [*front, *rest]
 
 
-def _files_of(words: Sequence[str]) -> list[Path]:
-    """Return the one-file plugins that words name, whose group's options stand first."""
-    files = []
-    for before, word in zip(("", *words), words, strict=False):
-        if word == "--":
-            break
-        if before == "--plugin":
-            files.append(Path(word))
-        elif word.startswith("--plugin="):
-            files.append(Path(word.partition("=")[2]))
-    return files
-
-
 def _command_of(words: Sequence[str]) -> str:
     """Return the command among words whose `--plugin FILE` stand before it; "" = there is none."""
     for before, word in zip(("", *words), words, strict=False):
@@ -96,8 +97,7 @@ def _set_up_output(*, quiet: bool, debug: bool) -> None:
 
 def main() -> NoReturn:
     """Run the command line; errors made on purpose are one line and an exit code."""
-    from mmrec_bench.guard import DISK_ERRORS  # noqa: PLC0415 - lets `import mmrec_bench.cli` be cheap
-    from mmrec_bench.plugins import installed, load_file, register_commands  # noqa: PLC0415
+    from mmrec_bench.plugins import installed, register_commands  # noqa: PLC0415
 
     keep_streams()
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
@@ -110,8 +110,6 @@ def main() -> NoReturn:
             from mmrec_bench.cli.apart import go_apart  # noqa: PLC0415 - for this command alone
 
             go_apart()
-        for path in _files_of(arguments):
-            load_file(installed(), path)
         register_commands(installed(), cli)
         cli.main(arguments, standalone_mode=True)
     except MMRecError as error:

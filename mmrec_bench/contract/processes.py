@@ -3,6 +3,7 @@
 A run that goes on after a crash, a cache and a record all belong to what another process said.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -29,6 +30,9 @@ HASH_SEEDS = (1, 2)
 
 _ANSWERS = "answers.npz"
 _WHY_NOT = "why-not.json"
+_LONGEST = 1 << 20
+"""Characters of a text; of a longer one, e.g. of a large catalog, its hash is compared."""
+
 _SHOWN = 60
 """Characters of a text that differs."""
 
@@ -166,7 +170,10 @@ def _said(one: Prepared) -> dict[str, NDArray[Any]]:
 
 
 def _text(value: object) -> NDArray[Any]:
-    return np.array(value if isinstance(value, str) else repr(value))
+    text = value if isinstance(value, str) else repr(value)
+    if len(text) > _LONGEST:
+        text = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
+    return np.array(text)
 
 
 def _of_model(one: Prepared) -> dict[str, NDArray[Any]]:
