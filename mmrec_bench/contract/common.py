@@ -50,13 +50,11 @@ class Component:
         cls: the class.
         config: as it is built for the checks.
         module: that the entry point names; None = a one-file plugin.
-        name: as registered, without a cutoff.
     """
 
     cls: type[Any]
     config: ComponentConfig
     module: str | None
-    name: str
 
 
 def check_config(config: ComponentConfig) -> None:

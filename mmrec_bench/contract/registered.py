@@ -66,7 +66,7 @@ def check(asked: Asked, plugins: Plugins) -> list[Result]:
     one = prepare(asked, plugins)
     owned = plugins[asked.kind].find(one.family)
     module = None if owned.mark else owned.module
-    component = common.Component(one.cls, one.config, module, one.family)
+    component = common.Component(one.cls, one.config, module)
     results = run_checks(common.CHECKS, component, one.cls)
     kind = _KINDS.get(asked.kind)
     if kind is None:

@@ -15,6 +15,7 @@ from mmrec_bench.contract.registered import check, components_of
 from mmrec_bench.errors import ConfigError, PluginError, UnknownNameError
 from mmrec_bench.plugins import KINDS, BrokenPlugin, installed, load
 from mmrec_bench.registry import Entry, Registry
+from tests.core.test_cli import mmrec
 
 LEAKY = """
 import numpy as np
@@ -38,17 +39,6 @@ class Leaky:
 def mmrec_register_models():
     return [Entry("leaky", "leaky_plugin:Leaky", "breaks many rules")]
 """
-
-
-def mmrec(*arguments: str | Path, check: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "mmrec_bench", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == check, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")

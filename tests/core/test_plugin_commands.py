@@ -1,12 +1,11 @@
 """Commands of plugins, and what plugins do to standard output."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.core.test_cli import mmrec
 from tests.core.test_one_file_plugins import SOURCE
 
 COMMANDS = """
@@ -36,18 +35,6 @@ def mmrec_register_commands(cli):
     cli.add_command(hello)
     cli.add_command(Shy("shy"))
 """
-
-
-def mmrec(*arguments: str | Path, check: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "mmrec_bench", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == check, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
